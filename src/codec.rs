@@ -1,0 +1,215 @@
+//! Values and frames as bytes. The only file that names bincode.
+//!
+//! Values of users go through serde; structs of our own (wire and disk) through bincode's own
+//! traits, with a version byte in front and no byte allowed behind.
+
+use std::fmt;
+
+use bincode::config::{Configuration, Limit, LittleEndian, Varint};
+pub(crate) use bincode::{Decode, Encode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// The most bytes that one decoded struct of our own may claim to hold.
+pub(crate) const DECODE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// The most memory that decoding one value of a user may claim, in bytes.
+pub(crate) const VALUE_DECODE_BYTES_MAX: usize = 512 * 1024 * 1024;
+
+const OWN: Configuration<LittleEndian, Varint, Limit<DECODE_BYTES_MAX>> =
+    bincode::config::standard().with_limit::<DECODE_BYTES_MAX>();
+const VALUE: Configuration<LittleEndian, Varint, Limit<VALUE_DECODE_BYTES_MAX>> =
+    bincode::config::standard().with_limit::<VALUE_DECODE_BYTES_MAX>();
+
+/// Why a value could not be turned into bytes. Nothing was sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EncodeError {
+    /// The encoded value is larger than the cell allows.
+    #[error(
+        "the encoded value is larger than {bytes_max} bytes; \
+         raise OnceConfig::value_bytes_max on every writer, or store a reference to the data"
+    )]
+    TooLarge {
+        /// The limit in force, in bytes.
+        bytes_max: usize,
+    },
+    /// The type's `Serialize` failed.
+    #[error("the value could not be serialized: {0}")]
+    Serialize(String),
+}
+
+/// Why committed bytes could not be turned into a value of the reader's type.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the committed value ({bytes} bytes) is not a {type_name}: {reason}; \
+     open the cell with the type that wrote it"
+)]
+pub struct DecodeError {
+    /// The name of the type that was asked for.
+    pub type_name: &'static str,
+    /// The size of the committed value, in bytes.
+    pub bytes: usize,
+    /// What did not fit.
+    pub reason: String,
+}
+
+/// A writer that refuses to grow beyond its limit, so that an endless value cannot fill memory.
+struct Limited {
+    bytes: Vec<u8>,
+    bytes_max: usize,
+    overflown: bool,
+}
+
+impl bincode::enc::write::Writer for Limited {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), bincode::error::EncodeError> {
+        if bytes.len() > self.bytes_max - self.bytes.len() {
+            self.overflown = true;
+            return Err(bincode::error::EncodeError::UnexpectedEnd);
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// Encodes a user's value into at most `bytes_max` bytes.
+pub(crate) fn encode_value<T: Serialize>(
+    value: &T,
+    bytes_max: usize,
+) -> Result<Vec<u8>, EncodeError> {
+    let mut writer = Limited {
+        bytes: Vec::new(),
+        bytes_max,
+        overflown: false,
+    };
+    match bincode::serde::encode_into_writer(value, &mut writer, VALUE) {
+        Ok(()) => Ok(writer.bytes),
+        Err(_) if writer.overflown => Err(EncodeError::TooLarge { bytes_max }),
+        Err(error) => Err(EncodeError::Serialize(error.to_string())),
+    }
+}
+
+/// Decodes a user's value; bytes left over are an error.
+pub(crate) fn decode_value<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    let failed = |reason: String| DecodeError {
+        type_name: std::any::type_name::<T>(),
+        bytes: bytes.len(),
+        reason,
+    };
+    let (value, used) = bincode::serde::decode_from_slice(bytes, VALUE)
+        .map_err(|error| failed(error.to_string()))?;
+    if used != bytes.len() {
+        return Err(failed(format!("{} bytes are left over", bytes.len() - used)));
+    }
+    Ok(value)
+}
+
+/// Why bytes from a peer or a disk are not what they should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum MalformedError {
+    Empty,
+    Version { found: u8, known: u8 },
+    Body(String),
+    Trailing(usize),
+}
+
+impl fmt::Display for MalformedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => write!(f, "empty where a version byte belongs"),
+            Self::Version { found, known } => {
+                write!(f, "format version {found}, this build knows {known}")
+            }
+            Self::Body(reason) => write!(f, "malformed: {reason}"),
+            Self::Trailing(bytes) => write!(f, "{bytes} trailing bytes"),
+        }
+    }
+}
+
+impl std::error::Error for MalformedError {}
+
+/// Encodes a struct of our own behind a version byte.
+pub(crate) fn encode<T: Encode>(version: u8, body: &T) -> Vec<u8> {
+    let mut bytes = vec![version];
+    bincode::encode_into_std_write(body, &mut bytes, OWN)
+        .expect("our own structs encode into memory without fail");
+    bytes
+}
+
+/// Decodes a struct of our own; another version or trailing bytes are an error.
+pub(crate) fn decode<T: Decode<()>>(version: u8, bytes: &[u8]) -> Result<T, MalformedError> {
+    let (&found, body) = bytes.split_first().ok_or(MalformedError::Empty)?;
+    if found != version {
+        return Err(MalformedError::Version {
+            found,
+            known: version,
+        });
+    }
+    let (value, used) = bincode::decode_from_slice(body, OWN)
+        .map_err(|error| MalformedError::Body(error.to_string()))?;
+    if used != body.len() {
+        return Err(MalformedError::Trailing(body.len() - used));
+    }
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_over_the_limit_is_refused_with_the_limit() {
+        let value = vec![7_u8; 100];
+        assert!(encode_value(&value, 101).is_ok());
+        assert_eq!(
+            encode_value(&value, 100),
+            Err(EncodeError::TooLarge { bytes_max: 100 })
+        );
+    }
+
+    #[test]
+    fn a_failing_serialize_is_reported_in_its_own_words() {
+        struct Broken;
+        impl Serialize for Broken {
+            fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+                Err(serde::ser::Error::custom("the pen is dry"))
+            }
+        }
+        let error = encode_value(&Broken, 100).unwrap_err();
+        assert!(error.to_string().contains("the pen is dry"), "{error}");
+    }
+
+    #[test]
+    fn left_over_bytes_are_an_error() {
+        let mut bytes = encode_value(&5_u32, 100).unwrap();
+        assert_eq!(decode_value::<u32>(&bytes).unwrap(), 5);
+        bytes.push(0);
+        assert!(decode_value::<u32>(&bytes).is_err());
+        assert!(decode_value::<String>(&[200]).is_err());
+    }
+
+    #[test]
+    fn own_structs_round_trip_and_refuse_other_versions_and_trailing_bytes() {
+        let bytes = encode(3, &(7_u64, vec![1_u8, 2]));
+        assert_eq!(decode::<(u64, Vec<u8>)>(3, &bytes).unwrap(), (7, vec![1, 2]));
+        assert_eq!(
+            decode::<(u64, Vec<u8>)>(4, &bytes),
+            Err(MalformedError::Version { found: 3, known: 4 })
+        );
+        let mut long = bytes.clone();
+        long.push(0);
+        assert_eq!(
+            decode::<(u64, Vec<u8>)>(3, &long),
+            Err(MalformedError::Trailing(1))
+        );
+        assert!(decode::<(u64, Vec<u8>)>(3, &bytes[..bytes.len() - 1]).is_err());
+        assert_eq!(decode::<u64>(3, &[]), Err(MalformedError::Empty));
+    }
+
+    #[test]
+    fn a_claimed_length_beyond_the_limit_is_refused_before_it_is_allocated() {
+        let mut bytes = vec![0];
+        bincode::encode_into_std_write(u64::MAX / 2, &mut bytes, OWN).unwrap();
+        assert!(decode::<Vec<u8>>(0, &bytes).is_err());
+    }
+}

@@ -1,0 +1,9 @@
+//! Raft-replicated write-once cells.
+#![allow(dead_code)]
+
+mod codec;
+mod id;
+mod machine;
+
+pub use codec::{DecodeError, EncodeError};
+pub use id::{GroupId, NodeId, StoreId, UniqueId, Version};
