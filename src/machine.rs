@@ -23,6 +23,14 @@ pub(crate) enum Command {
     Touch { slot: Slot, id: ProposalId },
 }
 
+impl Command {
+    pub(crate) fn slot(&self) -> &[u8] {
+        match self {
+            Self::Set { slot, .. } | Self::Touch { slot, .. } => slot,
+        }
+    }
+}
+
 /// A value offered for a slot.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct Proposal {

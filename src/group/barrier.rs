@@ -1,0 +1,252 @@
+//! Learning what stands now, without a leader: ask a majority of the voters.
+//!
+//! Every committed entry is in the log of at least one of any majority. So if each of them has
+//! applied all of its log, nothing more can have been committed before it answered, and the
+//! highest applied state is current. Only if someone holds an entry that is not applied must a
+//! leader settle it. A record is final whoever has it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio::time::{Instant, timeout_at};
+
+use crate::id::NodeId;
+
+use super::ATTEMPT;
+use super::directory::{Directory, Group};
+use super::replica::Replica;
+use super::route::{Ask, Unconfirmed};
+use super::wire::{Body, Request, Response, State};
+
+/// How long one try to bring a handle online may take.
+const JOIN_MS: u64 = 5_000;
+
+/// The longest pause between two tries, in milliseconds.
+const JOIN_PAUSE_MAX_MS: u64 = 500;
+
+impl Directory {
+    /// The current state of the group: everything committed before the call is in it.
+    pub(crate) async fn barrier(
+        self: &Arc<Self>,
+        group: &Arc<Group>,
+        deadline: Instant,
+    ) -> Result<State, Unconfirmed> {
+        if let Some(record) = group.view.record() {
+            return Ok(State {
+                version: group.view.version(),
+                record: Some(record.clone()),
+            });
+        }
+        let state = if self.peers().is_voter() {
+            self.ask_majority(group, deadline).await?
+        } else {
+            self.ask_followed(group, deadline).await?
+        };
+        group.view.observe(state.version, state.record.as_ref());
+        Ok(state)
+    }
+
+    /// The barrier as a voter passes it.
+    async fn ask_majority(
+        self: &Arc<Self>,
+        group: &Arc<Group>,
+        deadline: Instant,
+    ) -> Result<State, Unconfirmed> {
+        let request = Request::new(group.id(), Body::Status).encode();
+        let patience = deadline.min(Instant::now() + ATTEMPT);
+        let mut answers: FuturesUnordered<_> = self
+            .peers()
+            .linked_voters()
+            .into_iter()
+            .map(|voter| {
+                let call = self.peers().call(voter, request.clone());
+                async move {
+                    let frame = timeout_at(patience, call).await.ok()?.ok()?;
+                    Response::decode(&frame).ok()
+                }
+            })
+            .collect();
+        let mut current = State::default();
+        let mut answered = 0;
+        let mut all_applied = true;
+        let mut next = Some(self.own_status(group).await);
+        while let Some(answer) = next {
+            if let Some(Response::Status {
+                state,
+                last,
+                applied,
+            }) = answer
+            {
+                if state.record.is_some() {
+                    return Ok(state);
+                }
+                answered += 1;
+                all_applied &= last <= applied;
+                current.version = current.version.max(state.version);
+            }
+            if answered >= self.peers().majority() {
+                return if all_applied {
+                    Ok(current)
+                } else {
+                    self.settle(group, deadline).await
+                };
+            }
+            next = answers.next().await;
+        }
+        Err(Unconfirmed)
+    }
+
+    /// What this voter itself holds; reads the disk if the replica sleeps, and wakes nothing.
+    pub(super) async fn own_status(&self, group: &Arc<Group>) -> Option<Response> {
+        let store = self.store().ok()?;
+        let (state, last, applied) = match group.awake() {
+            Some(replica) => replica.status(),
+            None => {
+                let held = self.load(store, group.id()).ok()?;
+                (held.state(), held.last(), held.applied.at)
+            }
+        };
+        Some(Response::Status {
+            state,
+            last,
+            applied,
+        })
+    }
+
+    /// The barrier as an observer passes it: a voter passes it on its behalf.
+    async fn ask_followed(
+        self: &Arc<Self>,
+        group: &Arc<Group>,
+        deadline: Instant,
+    ) -> Result<State, Unconfirmed> {
+        for voter in self.reachable_in_follow_order(group) {
+            let within = deadline.saturating_duration_since(Instant::now());
+            let within_ms = within.as_millis().try_into().unwrap_or(u64::MAX);
+            let request = Request::new(group.id(), Body::Barrier { within_ms });
+            let call = self.peers().call(voter, request.encode());
+            let Ok(Ok(frame)) = timeout_at(deadline, call).await else {
+                continue;
+            };
+            if let Ok(Response::State(state)) = Response::decode(&frame) {
+                return Ok(state);
+            }
+        }
+        Err(Unconfirmed)
+    }
+
+    fn reachable_in_follow_order(&self, group: &Group) -> Vec<NodeId> {
+        let mut order = self.peers().follow_order(&group.id());
+        order.retain(|voter| self.peers().is_linked(*voter));
+        order
+    }
+
+    /// Brings a group that a handle wants online, and keeps trying while that makes sense.
+    pub(super) fn join(self: &Arc<Self>, group: &Arc<Group>) {
+        if !group.view.is_wanted() {
+            return;
+        }
+        let (this, group) = (self.clone(), group.clone());
+        if group.view.is_online() {
+            // On a voter, links that come and go change whom to follow.
+            if this.peers().is_voter() {
+                this.peers().clone().spawn(Box::pin(async move {
+                    this.follow_around_gaps(&group).await;
+                }));
+            }
+            return;
+        }
+        self.peers().clone().spawn(Box::pin(async move {
+            let mut pause_ms = 10;
+            while this.peers().in_touch() {
+                let Some(losses) = group.view.start_joining() else {
+                    return;
+                };
+                let deadline = Instant::now() + Duration::from_millis(JOIN_MS);
+                match this.catch_up(&group, deadline).await {
+                    Ok(()) if group.view.finish_joining(losses) => return,
+                    Ok(()) => continue,
+                    Err(Unconfirmed) => group.view.give_up_joining(),
+                }
+                let pause = pause_ms + this.peers().jitter_ms(pause_ms);
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+                pause_ms = (pause_ms * 2).min(JOIN_PAUSE_MAX_MS);
+            }
+            this.forget_idle(group.id(), 2);
+        }));
+    }
+
+    async fn catch_up(
+        self: &Arc<Self>,
+        group: &Arc<Group>,
+        deadline: Instant,
+    ) -> Result<(), Unconfirmed> {
+        if self.peers().is_voter() {
+            self.follow_around_gaps(group).await;
+            self.barrier(group, deadline).await?;
+            return Ok(());
+        }
+        for voter in self.reachable_in_follow_order(group) {
+            if let Some(state) = self.follow_at(voter, group, deadline).await {
+                group.view.observe(state.version, state.record.as_ref());
+                return Ok(());
+            }
+        }
+        Err(Unconfirmed)
+    }
+
+    /// A voter hears of commits from the leader. While it cannot see some voter, that may be the
+    /// leader: it then also follows at the voters it does see.
+    async fn follow_around_gaps(self: &Arc<Self>, group: &Arc<Group>) {
+        let linked = self.peers().linked_voters();
+        if linked.len() + 1 == self.peers().voters().len() {
+            for voter in group.view.following() {
+                group.view.unfollow(voter);
+                let request = Request::new(group.id(), Body::Unsubscribe);
+                // If it is lost, we go on being told, which harms nobody.
+                let _ = self.peers().call(voter, request.encode()).await;
+            }
+            return;
+        }
+        let deadline = Instant::now() + ATTEMPT;
+        for voter in linked {
+            if !group.view.following().contains(&voter)
+                && let Some(state) = self.follow_at(voter, group, deadline).await
+            {
+                group.view.observe(state.version, state.record.as_ref());
+            }
+        }
+    }
+
+    /// Subscribes at `voter`, which passes a barrier and answers with what stands.
+    async fn follow_at(
+        &self,
+        voter: NodeId,
+        group: &Arc<Group>,
+        deadline: Instant,
+    ) -> Option<State> {
+        // Noted first: if the link drops from here on, the view is told.
+        group.view.follow(voter);
+        let request = Request::new(group.id(), Body::Subscribe);
+        let call = self.peers().call(voter, request.encode());
+        let answer = match timeout_at(deadline, call).await {
+            Ok(Ok(frame)) => Response::decode(&frame).ok(),
+            _ => None,
+        };
+        if let Some(Response::State(state)) = answer {
+            return Some(state);
+        }
+        group.view.unfollow(voter);
+        None
+    }
+
+    /// Settles what a lost leader left in this replica's log.
+    pub(super) async fn settle_tail(self: Arc<Self>, replica: &Arc<Replica>) {
+        let group = self.group(replica.group);
+        let deadline = Instant::now() + Duration::from_millis(JOIN_MS);
+        while replica.has_tail() && self.peers().in_touch() && Instant::now() < deadline {
+            self.serve(&group, Ask::Settle, 0, deadline).await;
+        }
+    }
+}

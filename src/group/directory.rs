@@ -1,0 +1,437 @@
+//! All groups that this node has to do with: those its program has handles on, those other nodes
+//! follow here, and, on a voter, those whose replica is awake.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
+
+use crate::id::{GroupId, NodeId};
+use crate::store::Store;
+
+use super::Peers;
+use super::disk::{Disk, Held};
+use super::push::Pusher;
+use super::replica::Replica;
+use super::view::View;
+use super::wire::{Body, Request};
+
+/// The most replicas that are awake on one voter at once (each holds about 124 KiB).
+pub(crate) const AWAKE_GROUPS_MAX: usize = 16_384;
+
+/// How many groups at a time are helped after a link came up or went down.
+const GROUPS_AT_ONCE: usize = 16;
+
+/// How long all replicas together may take to stop.
+const STOP_MS: u64 = 3_000;
+
+pub(crate) struct Group {
+    pub(crate) view: Arc<View>,
+    pub(super) replica: OnceCell<Arc<Replica>>,
+    /// Who committed something last, for nodes without an awake replica.
+    leader: Mutex<Option<NodeId>>,
+}
+
+impl Group {
+    pub(super) fn id(&self) -> GroupId {
+        self.view.group
+    }
+
+    pub(super) fn awake(&self) -> Option<&Arc<Replica>> {
+        self.replica.get()
+    }
+
+    pub(super) fn leader(&self) -> Option<NodeId> {
+        let known = *self.leader.lock().unwrap_or_else(PoisonError::into_inner);
+        self.awake().and_then(|replica| replica.leader()).or(known)
+    }
+
+    pub(super) fn set_leader(&self, leader: NodeId) {
+        *self.leader.lock().unwrap_or_else(PoisonError::into_inner) = Some(leader);
+    }
+}
+
+/// What a person may want to know of one group on this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct GroupStatus {
+    pub(crate) group: GroupId,
+    pub(crate) version: crate::id::Version,
+    pub(crate) decided: bool,
+    pub(crate) online: bool,
+    pub(crate) awake: bool,
+    pub(crate) leader: Option<NodeId>,
+    pub(crate) term: u64,
+}
+
+pub(crate) struct Directory {
+    peers: Arc<dyn Peers>,
+    /// A voter's; an observer keeps nothing.
+    store: Option<Store>,
+    down: CancellationToken,
+    groups: Mutex<BTreeMap<GroupId, Arc<Group>>>,
+    pushers: Mutex<BTreeMap<NodeId, Arc<Pusher>>>,
+    /// Whether the node was in touch when links last changed.
+    in_touch: Mutex<bool>,
+}
+
+/// A handle's claim on a group: while one is held, the node follows the group.
+pub(crate) struct Interest {
+    directory: Weak<Directory>,
+    group: Arc<Group>,
+}
+
+impl Interest {
+    pub(crate) fn view(&self) -> &Arc<View> {
+        &self.group.view
+    }
+
+    pub(crate) fn group(&self) -> &Arc<Group> {
+        &self.group
+    }
+
+    pub(crate) fn directory(&self) -> Option<Arc<Directory>> {
+        self.directory.upgrade()
+    }
+}
+
+impl Drop for Interest {
+    fn drop(&mut self) {
+        if self.group.view.drop_interest()
+            && let Some(directory) = self.directory.upgrade()
+        {
+            directory.leave(&self.group);
+        }
+    }
+}
+
+impl Directory {
+    pub(crate) fn new(
+        peers: Arc<dyn Peers>,
+        store: Option<Store>,
+        down: CancellationToken,
+    ) -> Arc<Self> {
+        let in_touch = Mutex::new(peers.in_touch());
+        Arc::new(Self {
+            peers,
+            store,
+            down,
+            groups: Mutex::default(),
+            pushers: Mutex::default(),
+            in_touch,
+        })
+    }
+
+    pub(crate) fn peers(&self) -> &Arc<dyn Peers> {
+        &self.peers
+    }
+
+    pub(super) fn groups(&self) -> MutexGuard<'_, BTreeMap<GroupId, Arc<Group>>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn all(&self) -> Vec<Arc<Group>> {
+        self.groups().values().cloned().collect()
+    }
+
+    pub(super) fn group(&self, id: GroupId) -> Arc<Group> {
+        let mut groups = self.groups();
+        let group = groups.entry(id).or_insert_with(|| {
+            Arc::new(Group {
+                view: Arc::new(View::new(id, self.down.clone())),
+                replica: OnceCell::new(),
+                leader: Mutex::default(),
+            })
+        });
+        group.clone()
+    }
+
+    pub(crate) fn view(&self, id: GroupId) -> Option<Arc<View>> {
+        self.groups().get(&id).map(|group| group.view.clone())
+    }
+
+    /// Follows a group from now on, until the interest is dropped.
+    pub(crate) fn open(self: &Arc<Self>, id: GroupId) -> Interest {
+        let group = self.group(id);
+        group.view.add_interest();
+        self.join(&group);
+        Interest {
+            directory: Arc::downgrade(self),
+            group,
+        }
+    }
+
+    /// The last handle on the group is gone.
+    fn leave(self: &Arc<Self>, group: &Arc<Group>) {
+        for voter in group.view.go_offline() {
+            let request = Request::new(group.id(), Body::Unsubscribe);
+            let call = self.peers.call(voter, request.encode());
+            self.peers.spawn(Box::pin(async move {
+                // If it is lost, the voter learns it from our refusal of its next update.
+                let _ = call.await;
+            }));
+        }
+        if group.view.is_wanted() {
+            // Another handle was opened meanwhile.
+            self.join(group);
+        } else {
+            self.forget_idle(group.id(), 2);
+        }
+    }
+
+    /// Forgets a group that nobody needs, if nobody is at work on it: `references` counts the
+    /// map's own and the caller's.
+    pub(super) fn forget_idle(&self, id: GroupId, references: usize) {
+        let mut groups = self.groups();
+        let idle = |group: &Arc<Group>| {
+            Arc::strong_count(group) <= references
+                && group.awake().is_none()
+                && group.view.is_idle()
+        };
+        if groups.get(&id).is_some_and(idle) {
+            groups.remove(&id);
+        }
+    }
+
+    // -- replicas ----------------------------------------------------------------------------
+
+    /// This voter's replica of the group, woken if need be. Why not, if it cannot be.
+    pub(super) async fn wake(&self, group: &Arc<Group>) -> Result<Arc<Replica>, String> {
+        let store = self.store()?;
+        let start = || async {
+            let awake = self.groups().values().filter(|g| g.awake().is_some()).count();
+            if awake >= AWAKE_GROUPS_MAX {
+                return Err(format!("{AWAKE_GROUPS_MAX} groups are awake here already"));
+            }
+            let held = self.load(store, group.id())?;
+            let disk = Disk::new(store.clone(), group.id(), held);
+            Replica::start(self.peers.clone(), disk, group.view.clone()).await
+        };
+        group.replica.get_or_try_init(start).await.cloned()
+    }
+
+    /// The store, if this node may vote.
+    pub(super) fn store(&self) -> Result<&Store, String> {
+        let Some(store) = &self.store else {
+            return Err("this node is no voter".into());
+        };
+        if self.down.is_cancelled() {
+            return Err("this node is shutting down".into());
+        }
+        if !self.peers.may_vote() {
+            return Err(
+                "this voter starts with an empty disk and waits until every other voter \
+                 has confirmed that it never knew another one of this name"
+                    .into(),
+            );
+        }
+        Ok(store)
+    }
+
+    pub(super) fn load(&self, store: &Store, id: GroupId) -> Result<Held, String> {
+        let held = Disk::load(store, id, self.peers.voters()).map_err(|error| error.to_string())?;
+        if held.electorate.voters != *self.peers.voters() {
+            return Err(format!("group {id} was written by another electorate"));
+        }
+        Ok(held)
+    }
+
+    // -- links -------------------------------------------------------------------------------
+
+    /// A link to `node` is up: call after [`Peers::is_linked`] says so.
+    pub(crate) fn link_up(self: &Arc<Self>, node: NodeId) {
+        if self.peers.is_voter() && self.peers.voters().contains(&node) {
+            self.for_awake(move |_, replica| async move { replica.linked(node).await });
+        }
+        self.touch_changed();
+    }
+
+    /// The link to `node` is gone: call after [`Peers::is_linked`] says so.
+    pub(crate) fn link_down(self: &Arc<Self>, node: NodeId) {
+        self.drop_subscriptions(node);
+        let was_voter = self.peers.voters().contains(&node);
+        if !was_voter {
+            return;
+        }
+        if self.peers.is_voter() {
+            // What this leader left behind must be settled, or those who wait wait for ever.
+            self.for_awake(move |directory, replica| async move {
+                if replica.leader() == Some(node) && replica.has_tail() {
+                    directory.settle_tail(&replica).await;
+                }
+            });
+        }
+        for group in self.all() {
+            if group.view.unfollow(node) && !self.peers.is_voter() {
+                group.view.go_offline();
+            }
+        }
+        self.touch_changed();
+    }
+
+    /// Whether this node may vote has changed.
+    pub(crate) fn qualification_changed(self: &Arc<Self>) {
+        self.touch_changed();
+    }
+
+    fn touch_changed(self: &Arc<Self>) {
+        let (was, is) = {
+            let mut in_touch = self.in_touch.lock().unwrap_or_else(PoisonError::into_inner);
+            let is = self.peers.in_touch();
+            (std::mem::replace(&mut *in_touch, is), is)
+        };
+        if was && !is {
+            self.orphan_subscribers();
+            for group in self.all() {
+                group.view.go_offline();
+            }
+        }
+        if is {
+            for group in self.all() {
+                self.join(&group);
+            }
+        }
+    }
+
+    /// Does something for every awake replica, a bounded number at a time.
+    fn for_awake<F, Fut>(self: &Arc<Self>, help: F)
+    where
+        F: Fn(Arc<Self>, Arc<Replica>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send,
+    {
+        let awake = self.awake();
+        if awake.is_empty() {
+            return;
+        }
+        let this = self.clone();
+        self.peers.spawn(Box::pin(async move {
+            use futures::StreamExt;
+            futures::stream::iter(awake)
+                .for_each_concurrent(GROUPS_AT_ONCE, |replica| help(this.clone(), replica))
+                .await;
+        }));
+    }
+
+    fn awake(&self) -> Vec<Arc<Replica>> {
+        let groups = self.groups();
+        groups.values().filter_map(|g| g.awake().cloned()).collect()
+    }
+
+    // -- subscriptions of other nodes ----------------------------------------------------------
+
+    /// Registers `peer` for every commit of the group; false if it has too many.
+    pub(super) fn subscribe(self: &Arc<Self>, peer: NodeId, group: &Arc<Group>) -> bool {
+        let pusher = {
+            let mut pushers = self.pushers.lock().unwrap_or_else(PoisonError::into_inner);
+            let pusher = pushers.entry(peer).or_insert_with(|| {
+                let pusher = Arc::new(Pusher::new(peer));
+                let running = pusher.clone().run(Arc::downgrade(self));
+                self.peers.spawn(Box::pin(running));
+                pusher
+            });
+            pusher.clone()
+        };
+        if !pusher.add(group.id()) {
+            return false;
+        }
+        group.view.subscribe(peer, pusher);
+        // A link that dropped meanwhile was cleaned up before this subscription existed.
+        if !self.peers.is_linked(peer) {
+            self.drop_subscriptions(peer);
+            group.view.unsubscribe(peer);
+        }
+        true
+    }
+
+    pub(super) fn unsubscribe(&self, peer: NodeId, group: &Arc<Group>) {
+        group.view.unsubscribe(peer);
+        let pushers = self.pushers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pusher) = pushers.get(&peer) {
+            pusher.remove(group.id());
+        }
+    }
+
+    fn drop_subscriptions(&self, peer: NodeId) {
+        let removed = {
+            let mut pushers = self.pushers.lock().unwrap_or_else(PoisonError::into_inner);
+            pushers.remove(&peer)
+        };
+        for id in removed.map(|pusher| pusher.close()).unwrap_or_default() {
+            if let Some(view) = self.view(id) {
+                view.unsubscribe(peer);
+            }
+            self.forget_idle(id, 1);
+        }
+    }
+
+    /// This voter lost its majority: whoever follows here must follow elsewhere.
+    fn orphan_subscribers(self: &Arc<Self>) {
+        let peers: Vec<NodeId> = {
+            let pushers = self.pushers.lock().unwrap_or_else(PoisonError::into_inner);
+            pushers.keys().copied().collect()
+        };
+        for peer in peers {
+            self.drop_subscriptions(peer);
+            let request = Request::new(GroupId::from_bytes([0; 32]), Body::Orphaned);
+            let call = self.peers.call(peer, request.encode());
+            self.peers.spawn(Box::pin(async move {
+                // A peer that cannot be told notices the dropped link itself.
+                let _ = call.await;
+            }));
+        }
+    }
+
+    /// `voter` does not serve our subscriptions any more.
+    pub(super) fn orphaned_by(self: &Arc<Self>, voter: NodeId) {
+        for group in self.all() {
+            if group.view.unfollow(voter) {
+                if !self.peers.is_voter() {
+                    group.view.go_offline();
+                }
+                self.join(&group);
+            }
+        }
+    }
+
+    // -- the end -------------------------------------------------------------------------------
+
+    /// Hands leadership over and stops all replicas. The store is flushed and closed by its owner.
+    pub(crate) async fn stop(self: &Arc<Self>) {
+        use futures::StreamExt;
+        let awake = self.awake();
+        let leases: Vec<_> = awake.iter().map(|replica| replica.lease()).collect();
+        futures::stream::iter(awake)
+            .for_each_concurrent(GROUPS_AT_ONCE, |replica| async move {
+                if let Some(successor) = self.peers.linked_voters().first() {
+                    replica.hand_over(*successor).await;
+                }
+                replica.stop().await;
+            })
+            .await;
+        self.groups().clear();
+        let gone = async {
+            while leases.iter().any(|lease| lease.strong_count() > 0) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        if tokio::time::timeout(Duration::from_millis(STOP_MS), gone).await.is_err() {
+            tracing::warn!("some replicas did not stop within {STOP_MS} ms");
+        }
+    }
+
+    /// What is known of every group in use here, in order of group id.
+    pub(crate) fn status(&self) -> Vec<GroupStatus> {
+        let all = self.all();
+        let status = all.iter().map(|group| GroupStatus {
+            group: group.id(),
+            version: group.view.version(),
+            decided: group.view.record().is_some(),
+            online: group.view.is_online(),
+            awake: group.awake().is_some(),
+            leader: group.leader(),
+            term: group.awake().map_or(0, |replica| replica.term()),
+        });
+        status.collect()
+    }
+}

@@ -1,0 +1,319 @@
+//! One group's part of the store: what is kept, under which keys, and the copy in memory that an
+//! awake replica works on.
+//!
+//! Keys, behind `g` and the group id: `v` vote, `e` + index log entry, `p` purge position,
+//! `m` electorate, `a` applied position, `r` + slot record. Every value carries a version byte
+//! and an epoch.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::codec::{self, Decode, Encode};
+use crate::id::{GroupId, NodeId, Version};
+use crate::machine::{Machine, Record, Slot};
+use crate::store::{Batch, Durability, Store, StoreFailed};
+
+use super::raft::{LogPosition, StoredElectorate, StoredEntry, StoredPayload, StoredVote};
+use super::wire::{EPOCH, State};
+
+const DISK_VERSION: u8 = 1;
+
+const VOTE: u8 = b'v';
+const ENTRY: u8 = b'e';
+const PURGED: u8 = b'p';
+const ELECTORATE: u8 = b'm';
+const APPLIED: u8 = b'a';
+const RECORD: u8 = b'r';
+
+/// How far the machine is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Applied {
+    pub(crate) at: Option<LogPosition>,
+    /// The position of the last command among the applied entries.
+    pub(crate) version: Version,
+}
+
+/// A group's whole state, as read from the store or as kept by an awake replica.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) vote: Option<StoredVote>,
+    pub(crate) entries: BTreeMap<u64, StoredEntry>,
+    pub(crate) purged: Option<LogPosition>,
+    pub(crate) applied: Applied,
+    pub(crate) electorate: StoredElectorate,
+    pub(crate) machine: Machine,
+    /// The genesis entry is on disk, or does not need to be.
+    pub(crate) born: bool,
+}
+
+impl Held {
+    /// A group that nothing was ever written to. Its log begins with the electorate at the
+    /// all-zero position: no one initialises it, and any voter may lead it.
+    pub(crate) fn newborn(voters: &BTreeSet<NodeId>) -> Self {
+        let at = LogPosition::GENESIS;
+        let genesis = StoredEntry {
+            at,
+            payload: StoredPayload::Electorate(voters.clone()),
+        };
+        Self {
+            vote: None,
+            entries: BTreeMap::from([(at.index, genesis)]),
+            purged: None,
+            applied: Applied {
+                at: Some(at),
+                version: Version::ZERO,
+            },
+            electorate: StoredElectorate {
+                at: Some(at),
+                voters: voters.clone(),
+            },
+            machine: Machine::default(),
+            born: false,
+        }
+    }
+
+    /// The last position of the log.
+    pub(crate) fn last(&self) -> Option<LogPosition> {
+        let last = self.entries.values().next_back().map(|entry| entry.at);
+        last.or(self.purged)
+    }
+
+    pub(crate) fn state(&self) -> State {
+        State {
+            version: self.applied.version,
+            record: self.machine.get(&[]).cloned(),
+        }
+    }
+}
+
+/// One group's part of the store.
+pub(crate) struct Disk {
+    pub(crate) group: GroupId,
+    store: Store,
+    held: Mutex<Held>,
+}
+
+impl Disk {
+    /// Reads a group. A group that the store does not know is newborn.
+    pub(crate) fn load(
+        store: &Store,
+        group: GroupId,
+        voters: &BTreeSet<NodeId>,
+    ) -> Result<Held, StoreFailed> {
+        let prefix = key(group, None, &[]);
+        let found = store.scan(&prefix)?;
+        if found.is_empty() {
+            return Ok(Held::newborn(voters));
+        }
+        let mut held = Held {
+            entries: BTreeMap::new(),
+            applied: Applied {
+                at: None,
+                version: Version::ZERO,
+            },
+            electorate: StoredElectorate {
+                at: None,
+                voters: BTreeSet::new(),
+            },
+            born: true,
+            ..Held::newborn(voters)
+        };
+        let mut records: Vec<(Slot, Arc<Record>)> = Vec::new();
+        for (key, value) in found {
+            // The scan's prefix ends before the tag, so a key without one is not ours.
+            let Some((&tag, rest)) = key[prefix.len()..].split_first() else {
+                return Err(broken(group, "a key without a tag"));
+            };
+            match tag {
+                VOTE => held.vote = Some(unpack(group, &value)?),
+                ENTRY => {
+                    let entry: StoredEntry = unpack(group, &value)?;
+                    held.entries.insert(entry.at.index, entry);
+                }
+                PURGED => held.purged = Some(unpack(group, &value)?),
+                ELECTORATE => held.electorate = unpack(group, &value)?,
+                APPLIED => held.applied = unpack(group, &value)?,
+                RECORD => records.push((rest.to_vec(), Arc::new(unpack(group, &value)?))),
+                _ => return Err(broken(group, "a key of a kind this build does not know")),
+            }
+        }
+        held.machine = Machine::from_records(records);
+        Ok(held)
+    }
+
+    pub(crate) fn new(store: Store, group: GroupId, held: Held) -> Self {
+        Self {
+            group,
+            store,
+            held: Mutex::new(held),
+        }
+    }
+
+    /// Every change under this lock is whole, and no code that can panic runs under it.
+    pub(crate) fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn key(&self, tag: u8, rest: &[u8]) -> Vec<u8> {
+        key(self.group, Some(tag), rest)
+    }
+
+    /// A batch that first of all bears the group, if it is not on disk yet: whatever is written
+    /// first, a lone vote included, the electorate it was born with is written with it.
+    fn batch(&self, held: &mut Held) -> Batch {
+        let mut batch = Batch::default();
+        if !held.born {
+            held.born = true;
+            if let Some(genesis) = held.entries.get(&LogPosition::GENESIS.index) {
+                batch.put(self.entry_key(0), pack(genesis));
+            }
+            batch.put(self.key(ELECTORATE, &[]), pack(&held.electorate));
+            batch.put(self.key(APPLIED, &[]), pack(&held.applied));
+        }
+        batch
+    }
+
+    fn entry_key(&self, index: u64) -> Vec<u8> {
+        self.key(ENTRY, &index.to_be_bytes())
+    }
+
+    /// Saves a vote; returns when it is durable.
+    pub(crate) async fn save_vote(&self, vote: StoredVote) -> io::Result<()> {
+        let written = {
+            let mut held = self.held();
+            held.vote = Some(vote);
+            let mut batch = self.batch(&mut held);
+            batch.put(self.key(VOTE, &[]), pack(&vote));
+            self.write_waiting(batch)
+        };
+        written.await
+    }
+
+    /// Appends entries: readable on return, `done` follows the sync.
+    pub(crate) fn append(
+        &self,
+        entries: impl IntoIterator<Item = StoredEntry>,
+        done: impl FnOnce(io::Result<()>) + Send + 'static,
+    ) {
+        let mut held = self.held();
+        let mut batch = self.batch(&mut held);
+        for entry in entries {
+            batch.put(self.entry_key(entry.at.index), pack(&entry));
+            held.entries.insert(entry.at.index, entry);
+        }
+        // Queued under the lock: the order in memory is the order on disk.
+        self.store.write(batch, Durability::Now, move |result| {
+            done(result.map(|_| ()).map_err(io::Error::other));
+        });
+    }
+
+    /// Drops all entries behind `last`. What follows it is queued behind it, so that a crash
+    /// leaves the log before or after, never in between.
+    pub(crate) fn truncate_after(&self, last: Option<LogPosition>) {
+        let mut held = self.held();
+        let from = last.map_or(0, |last| last.index + 1);
+        let mut batch = self.batch(&mut held);
+        for index in held.entries.split_off(&from).into_keys() {
+            batch.delete(self.entry_key(index));
+        }
+        self.store.write(batch, Durability::Lazy, |_| {});
+    }
+
+    /// Drops all entries up to `upto`.
+    pub(crate) fn purge(&self, upto: LogPosition) {
+        let mut held = self.held();
+        let mut batch = self.batch(&mut held);
+        let kept = held.entries.split_off(&(upto.index + 1));
+        for index in std::mem::replace(&mut held.entries, kept).into_keys() {
+            batch.delete(self.entry_key(index));
+        }
+        held.purged = held.purged.max(Some(upto));
+        batch.put(self.key(PURGED, &[]), pack(&upto));
+        self.store.write(batch, Durability::Lazy, |_| {});
+    }
+
+    /// Writes what was applied: queued behind the entries it came from, never waited for, since
+    /// the entries themselves are durable on a majority.
+    pub(crate) fn save_applied(&self, held: &mut Held, new: &[(Slot, Arc<Record>)]) {
+        let mut batch = self.batch(held);
+        for (slot, record) in new {
+            batch.put(self.key(RECORD, slot), pack(record.as_ref()));
+        }
+        batch.put(self.key(APPLIED, &[]), pack(&held.applied));
+        self.store.write(batch, Durability::Lazy, |_| {});
+    }
+
+    pub(crate) fn save_electorate(&self, held: &mut Held, electorate: StoredElectorate) {
+        let mut batch = self.batch(held);
+        batch.put(self.key(ELECTORATE, &[]), pack(&electorate));
+        held.electorate = electorate;
+        self.store.write(batch, Durability::Lazy, |_| {});
+    }
+
+    /// Replaces the machine by a snapshot; returns when it is durable.
+    pub(crate) async fn install(
+        &self,
+        applied: Applied,
+        electorate: StoredElectorate,
+        machine: Machine,
+    ) -> io::Result<()> {
+        let written = {
+            let mut held = self.held();
+            let mut batch = self.batch(&mut held);
+            for (slot, _) in held.machine.records() {
+                batch.delete(self.key(RECORD, slot));
+            }
+            for (slot, record) in machine.records() {
+                batch.put(self.key(RECORD, slot), pack(record.as_ref()));
+            }
+            batch.put(self.key(APPLIED, &[]), pack(&applied));
+            batch.put(self.key(ELECTORATE, &[]), pack(&electorate));
+            held.machine = machine;
+            held.applied = applied;
+            held.electorate = electorate;
+            self.write_waiting(batch)
+        };
+        written.await
+    }
+
+    fn write_waiting(&self, batch: Batch) -> impl Future<Output = io::Result<()>> + Send + 'static {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        self.store.write(batch, Durability::Now, move |result| {
+            // The waiter may have gone; what it asked for is done all the same.
+            let _ = sender.send(result);
+        });
+        async move {
+            let result = receiver.await.map_err(io::Error::other)?;
+            result.map(|_| ()).map_err(io::Error::other)
+        }
+    }
+}
+
+fn key(group: GroupId, tag: Option<u8>, rest: &[u8]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(34 + rest.len());
+    key.push(b'g');
+    key.extend_from_slice(group.as_bytes());
+    key.extend(tag);
+    key.extend_from_slice(rest);
+    key
+}
+
+fn pack<T: Encode>(value: &T) -> Vec<u8> {
+    codec::encode(DISK_VERSION, &(EPOCH, value))
+}
+
+fn unpack<T: Decode<()>>(group: GroupId, bytes: &[u8]) -> Result<T, StoreFailed> {
+    let (epoch, value): (u32, T) = codec::decode(DISK_VERSION, bytes)
+        .map_err(|error| broken(group, &error.to_string()))?;
+    if epoch != EPOCH {
+        return Err(broken(group, "a record of another epoch"));
+    }
+    Ok(value)
+}
+
+fn broken(group: GroupId, what: &str) -> StoreFailed {
+    StoreFailed::Read(
+        format!("the stored state of group {group} is not readable by this build: {what}").into(),
+    )
+}

@@ -1,0 +1,94 @@
+//! One Raft group a cell: proposing, following, and leadership on demand. The only room that
+//! names openraft.
+
+mod barrier;
+mod directory;
+mod disk;
+mod log;
+mod peer;
+mod push;
+mod raft;
+mod replica;
+mod route;
+mod serve;
+mod state;
+mod view;
+pub(crate) mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+
+use crate::id::{GroupId, NodeId};
+
+pub(crate) use directory::{Directory, GroupStatus, Interest};
+pub(crate) use view::{Sink, View};
+
+/// Why a message to another node had no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum CallError {
+    #[error("no link to node {0}")]
+    NoLink(NodeId),
+    #[error("the link failed: {0}")]
+    Link(String),
+    #[error("no answer in time")]
+    TimedOut,
+}
+
+/// The other nodes, as a group sees them. The `network` room above provides it.
+pub(crate) trait Peers: Send + Sync + 'static {
+    /// This node.
+    fn me(&self) -> NodeId;
+    /// The electorate.
+    fn voters(&self) -> &BTreeSet<NodeId>;
+    /// The voters in the order in which they should lead `group`.
+    fn order(&self, group: &GroupId) -> Vec<NodeId>;
+    /// The voters in the order in which this node should follow `group` at them.
+    fn follow_order(&self, group: &GroupId) -> Vec<NodeId>;
+    /// An admitted link to `node` is up.
+    fn is_linked(&self, node: NodeId) -> bool;
+    /// Asks `node` and waits for its answer, for ever if need be: callers have deadlines.
+    fn call(&self, node: NodeId, frame: Vec<u8>) -> BoxFuture<'static, Result<Vec<u8>, CallError>>;
+    /// Runs a task until it ends or the node is shut down.
+    fn spawn(&self, task: BoxFuture<'static, ()>);
+    /// A random number of milliseconds below `max_ms`.
+    fn jitter_ms(&self, max_ms: u64) -> u64;
+    /// This voter's disk is known not to have lost a vote: it may vote, append and lead.
+    fn may_vote(&self) -> bool;
+
+    /// This node belongs to the electorate.
+    fn is_voter(&self) -> bool {
+        self.voters().contains(&self.me())
+    }
+
+    /// How many voters are a majority.
+    fn majority(&self) -> usize {
+        self.voters().len() / 2 + 1
+    }
+
+    /// The other voters that are linked.
+    fn linked_voters(&self) -> Vec<NodeId> {
+        let others = self.voters().iter().filter(|voter| **voter != self.me());
+        others
+            .copied()
+            .filter(|voter| self.is_linked(*voter))
+            .collect()
+    }
+
+    /// Enough voters are in reach: a majority, this one included; for an observer, any.
+    fn in_touch(&self) -> bool {
+        let linked = self.linked_voters().len();
+        if self.is_voter() {
+            self.may_vote() && linked + 1 >= self.majority()
+        } else {
+            linked > 0
+        }
+    }
+}
+
+/// How long one attempt at another node may take before the next in order is asked.
+const ATTEMPT: Duration = Duration::from_millis(1_000);

@@ -1,0 +1,245 @@
+//! How one replica of a group talks Raft to another: openraft's network, over the node's links.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use openraft::error::{RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
+use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::message::{TransferLeaderError, TransferLeaderResponse};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    VoteRequest, VoteResponse,
+};
+use openraft::{OptionalSend, RPCTypes};
+use tokio::sync::Notify;
+
+use crate::id::{GroupId, NodeId};
+
+use super::Peers;
+use super::raft::{LogPosition, Snapshot, StoredEntry, Types, Vote};
+use super::wire::{Body, RaftRequest, RaftResponse, Request, Response};
+
+/// How fast a link is taken to be at least: what a large message's deadline is extended by.
+const LINK_BYTES_PER_MS: usize = 4 * 1024;
+
+/// What this replica's elections ran into: a voter with a longer log, which should lead instead.
+#[derive(Debug, Default)]
+pub(crate) struct Ballot {
+    longer: Mutex<Option<NodeId>>,
+    /// Told when a voter refused.
+    refused: Notify,
+}
+
+impl Ballot {
+    pub(crate) fn clear(&self) {
+        *self.longer.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    pub(crate) fn longer(&self) -> Option<NodeId> {
+        *self.longer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) async fn refused(&self) {
+        self.refused.notified().await;
+    }
+
+    fn refused_by(&self, voter: NodeId, is_longer: bool) {
+        if is_longer {
+            *self.longer.lock().unwrap_or_else(PoisonError::into_inner) = Some(voter);
+        }
+        self.refused.notify_waiters();
+    }
+}
+
+/// Makes clients; never connects itself, the node's links do.
+pub(crate) struct PeerFactory {
+    pub(crate) peers: Arc<dyn Peers>,
+    pub(crate) group: GroupId,
+    pub(crate) ballot: Arc<Ballot>,
+}
+
+impl RaftNetworkFactory<Types> for PeerFactory {
+    type Network = Peer;
+
+    async fn new_client(&mut self, target: u64, _node: &()) -> Peer {
+        Peer {
+            peers: self.peers.clone(),
+            group: self.group,
+            target: NodeId::from_u64(target),
+            ballot: self.ballot.clone(),
+        }
+    }
+}
+
+/// One other replica of the group.
+pub(crate) struct Peer {
+    peers: Arc<dyn Peers>,
+    group: GroupId,
+    target: NodeId,
+    ballot: Arc<Ballot>,
+}
+
+impl Peer {
+    /// Sends one message and fails by `within` at the latest: openraft may wait for ever for a
+    /// call that does not end, and that follower would stall even after the link has healed.
+    async fn call(
+        &self,
+        action: RPCTypes,
+        body: RaftRequest,
+        within: Duration,
+    ) -> Result<RaftResponse, RPCError<Types>> {
+        let frame = Request::new(self.group, Body::Raft(body)).encode();
+        let extra = Duration::from_millis((frame.len() / LINK_BYTES_PER_MS) as u64);
+        let within = within + extra;
+        let call = self.peers.call(self.target, frame);
+        let reply = match tokio::time::timeout(within, call).await {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(error)) => return Err(Unreachable::new(&error).into()),
+            Err(_) => {
+                return Err(Timeout {
+                    action,
+                    id: self.peers.me().as_u64(),
+                    target: self.target.as_u64(),
+                    timeout: within,
+                }
+                .into());
+            }
+        };
+        match Response::decode(&reply) {
+            Ok(Response::Raft(response)) => Ok(response),
+            Ok(other) => Err(Unreachable::from_string(format!("{other:?}")).into()),
+            Err(error) => Err(Unreachable::new(&error).into()),
+        }
+    }
+
+    async fn ballot(
+        &self,
+        request: VoteRequest<Types>,
+        pre: bool,
+        within: Duration,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        let ours = request.last_log_id.as_ref().map(LogPosition::from);
+        let body = RaftRequest::Vote {
+            vote: (&request.vote).into(),
+            last: ours,
+            transfer: request.leadership_transfer,
+            pre,
+        };
+        match self.call(RPCTypes::Vote, body, within).await? {
+            RaftResponse::Vote {
+                vote,
+                granted,
+                last,
+            } => {
+                if !granted {
+                    self.ballot.refused_by(self.target, last > ours);
+                }
+                Ok(VoteResponse::new(
+                    Vote::from(vote),
+                    last.map(Into::into),
+                    granted,
+                ))
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+fn unexpected(response: &RaftResponse) -> RPCError<Types> {
+    Unreachable::from_string(format!("the peer answered another question: {response:?}")).into()
+}
+
+impl RaftNetworkV2<Types> for Peer {
+    type SnapshotData = Arc<[u8]>;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<Types>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        let body = RaftRequest::Append {
+            vote: (&rpc.vote).into(),
+            prev: rpc.prev_log_id.as_ref().map(Into::into),
+            entries: rpc.entries.iter().map(StoredEntry::from).collect(),
+            committed: rpc.leader_commit.as_ref().map(Into::into),
+        };
+        match self
+            .call(RPCTypes::AppendEntries, body, option.soft_ttl())
+            .await?
+        {
+            RaftResponse::Appended => Ok(AppendEntriesResponse::Success),
+            RaftResponse::AppendedUpTo(at) => Ok(AppendEntriesResponse::PartialSuccess(
+                at.map(Into::into),
+            )),
+            RaftResponse::Conflict => Ok(AppendEntriesResponse::Conflict),
+            RaftResponse::HigherVote(vote) => Ok(AppendEntriesResponse::HigherVote(vote.into())),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        self.ballot(rpc, false, option.soft_ttl()).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        self.ballot(rpc, true, option.soft_ttl()).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        option: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let body = RaftRequest::Snapshot {
+            vote: (&vote).into(),
+            meta: (&snapshot.meta).into(),
+            data: snapshot.snapshot,
+        };
+        let answer = self
+            .call(RPCTypes::InstallSnapshot, body, option.soft_ttl())
+            .await;
+        match answer {
+            Ok(RaftResponse::Snapshot { vote }) => Ok(SnapshotResponse::new(vote.into())),
+            Ok(other) => Err(Unreachable::from_string(format!("{other:?}")).into()),
+            Err(RPCError::Timeout(error)) => Err(error.into()),
+            Err(RPCError::Unreachable(error)) => Err(error.into()),
+            Err(RPCError::Network(error)) => Err(error.into()),
+            Err(RPCError::RemoteError(error)) => Err(Unreachable::new(&error).into()),
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Types>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
+        let from: Vote = *request.from_leader();
+        let last = request.last_log_id().map(LogPosition::from);
+        let body = RaftRequest::Transfer {
+            from: (&from).into(),
+            to: NodeId::from_u64(*request.to_node_id()),
+            last,
+        };
+        match self
+            .call(RPCTypes::TransferLeader, body, option.soft_ttl())
+            .await?
+        {
+            RaftResponse::Transferred => Ok(Ok(())),
+            RaftResponse::NotTransferred => Ok(Err(TransferLeaderError::LogNotFlushed {
+                expected: last.map(Into::into),
+                actual: None,
+            })),
+            other => Err(unexpected(&other)),
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! A voter's running part of one group: an openraft instance that elects only when asked to.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use openraft::async_runtime::WatchReceiver;
+use openraft::error::{ClientWriteError, RaftError};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest,
+};
+use openraft::{Config, Raft, ReadPolicy, SnapshotPolicy, StepDownPolicy};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::id::{GroupId, NodeId};
+use crate::machine::Command;
+
+use super::Peers;
+use super::disk::Disk;
+use super::log::{Lease, Log};
+use super::peer::{Ballot, PeerFactory};
+use super::raft::{LogPosition, Snapshot, SnapshotMeta, StoredVote, Types, Vote};
+use super::state::State as StateMachine;
+use super::view::View;
+use super::wire::{RaftRequest, RaftResponse, Response, State};
+
+/// The floor of failover: a follower that heard from its leader refuses other candidates so long.
+pub(crate) const LEASE_MS: u64 = 1_000;
+const ELECTION_TIMEOUT_MIN_MS: u64 = 750;
+/// With ticks off only a hint: appends must be answered within 3/4 of it.
+const HEARTBEAT_MS: u64 = 500;
+/// Log entries kept behind a snapshot, so that a voter that is a little behind needs none.
+const LOG_ENTRIES_KEPT: u64 = 16;
+/// How long an election may take before it is tried again, in milliseconds, plus jitter.
+const ELECTION_RETRY_MS: u64 = 150;
+/// How long an orderly handover of leadership may take.
+const HANDOVER_MS: u64 = 300;
+
+/// Who leads, after an attempt to find out or to lead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lead {
+    Me,
+    Other(NodeId),
+    /// Nobody that this replica could find or elect in time.
+    Nobody,
+}
+
+pub(crate) struct Replica {
+    pub(crate) group: GroupId,
+    raft: Raft<Types, StateMachine>,
+    disk: Arc<Disk>,
+    lease: Weak<()>,
+    ballot: Arc<Ballot>,
+    peers: Arc<dyn Peers>,
+    /// One election at a time; whoever waits finds its result.
+    electing: tokio::sync::Mutex<()>,
+}
+
+/// The settings of every group. Ticks, heartbeats and elections by themselves are off: the
+/// directory drives them. A leader is never restored from disk: it may have lost its un-synced
+/// tail, and would go on as if it had not.
+fn config() -> Config {
+    Config {
+        cluster_name: "raft-once".into(),
+        heartbeat_interval: HEARTBEAT_MS,
+        election_timeout_min: ELECTION_TIMEOUT_MIN_MS,
+        election_timeout_max: LEASE_MS,
+        enable_tick: false,
+        enable_heartbeat: false,
+        enable_elect: false,
+        enable_pre_vote: Some(true),
+        enable_leader_restore: Some(false),
+        allow_log_reversion: Some(false),
+        removed_leader_step_down: StepDownPolicy::Never,
+        quorum_loss_probe_interval: None,
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: LOG_ENTRIES_KEPT,
+        purge_batch_size: 1,
+        api_batch_linger_ms: 0,
+        api_channel_size: Some(1_024),
+        notification_channel_size: Some(1_024),
+        state_machine_channel_size: Some(256),
+        ..Config::default()
+    }
+}
+
+impl Replica {
+    /// Starts an instance over what `disk` holds.
+    pub(crate) async fn start(
+        peers: Arc<dyn Peers>,
+        disk: Disk,
+        view: Arc<View>,
+    ) -> Result<Arc<Self>, String> {
+        let group = disk.group;
+        let disk = Arc::new(disk);
+        let ballot = Arc::new(Ballot::default());
+        let long = Arc::new(Notify::new());
+        view.catch_up(&disk.held().state());
+        let config = Arc::new(config().validate().map_err(|error| error.to_string())?);
+        let factory = PeerFactory {
+            peers: peers.clone(),
+            group,
+            ballot: ballot.clone(),
+        };
+        let lease = Lease::default();
+        let held_by = Arc::downgrade(&lease);
+        let state = StateMachine::new(disk.clone(), view, long.clone(), lease.clone());
+        let log = Log::new(disk.clone(), lease);
+        let raft = Raft::new(peers.me().as_u64(), config, factory, log, state)
+            .await
+            .map_err(|error| format!("group {group} does not start: {error}"))?;
+        let replica = Arc::new(Self {
+            group,
+            raft,
+            disk,
+            lease: held_by,
+            ballot,
+            peers: peers.clone(),
+            electing: tokio::sync::Mutex::default(),
+        });
+        peers.spawn(Box::pin(keep_short(Arc::downgrade(&replica), long)));
+        tracing::debug!(?group, "replica awake");
+        Ok(replica)
+    }
+
+    /// Dead when nothing of this instance runs any more. Only then may another one start.
+    pub(crate) fn lease(&self) -> Weak<()> {
+        self.lease.clone()
+    }
+
+    /// The leader this replica believes in, which may be gone.
+    pub(crate) fn leader(&self) -> Option<NodeId> {
+        let metrics = self.raft.server_metrics();
+        let leader = metrics.borrow_watched().current_leader;
+        leader.map(NodeId::from_u64)
+    }
+
+    pub(crate) fn leads(&self) -> bool {
+        self.raft.is_leader()
+    }
+
+    pub(crate) fn term(&self) -> u64 {
+        self.disk.held().vote.map_or(0, |vote| vote.term)
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.disk.held().state()
+    }
+
+    /// What this replica holds: the state, the end of its log and how far it is applied.
+    pub(crate) fn status(&self) -> (State, Option<LogPosition>, Option<LogPosition>) {
+        let held = self.disk.held();
+        (held.state(), held.last(), held.applied.at)
+    }
+
+    /// Something is in the log that is not applied: it may or may not be committed.
+    pub(crate) fn has_tail(&self) -> bool {
+        let held = self.disk.held();
+        held.last() > held.applied.at
+    }
+
+    /// Finds the leader, or becomes it. A known leader counts only while `may_lead` says so.
+    ///
+    /// Elections are always preceded by a pre-vote: without one a healthy leader would be deposed.
+    pub(crate) async fn find_leader(
+        &self,
+        deadline: Instant,
+        may_lead: impl Fn(NodeId) -> bool,
+    ) -> Lead {
+        let _one_at_a_time = match timeout_at(deadline, self.electing.lock()).await {
+            Ok(guard) => guard,
+            Err(_) => return Lead::Nobody,
+        };
+        let mut metrics = self.raft.server_metrics();
+        self.ballot.clear();
+        loop {
+            if let Some(lead) = self.known_lead(&may_lead) {
+                return lead;
+            }
+            if Instant::now() >= deadline || self.raft.trigger().elect(true).await.is_err() {
+                return Lead::Nobody;
+            }
+            let retry = Duration::from_millis(ELECTION_RETRY_MS + self.peers.jitter_ms(100));
+            let retry = (Instant::now() + retry).min(deadline);
+            loop {
+                if let Some(lead) = self.known_lead(&may_lead) {
+                    return lead;
+                }
+                if let Some(longer) = self.ballot.longer().filter(|voter| may_lead(*voter)) {
+                    return Lead::Other(longer);
+                }
+                tokio::select! {
+                    changed = metrics.changed() => if changed.is_err() { return Lead::Nobody },
+                    () = self.ballot.refused() => {}
+                    () = tokio::time::sleep_until(retry) => break,
+                }
+            }
+        }
+    }
+
+    fn known_lead(&self, may_lead: &impl Fn(NodeId) -> bool) -> Option<Lead> {
+        if self.raft.is_leader() {
+            return Some(Lead::Me);
+        }
+        let leader = self.leader().filter(|leader| *leader != self.peers.me())?;
+        may_lead(leader).then_some(Lead::Other(leader))
+    }
+
+    /// Commits `command`, if this replica leads.
+    pub(crate) async fn write(&self, command: Command, deadline: Instant) -> Response {
+        let me = self.peers.me();
+        loop {
+            let write = self.raft.client_write(command.clone());
+            let error = match timeout_at(deadline, write).await {
+                Ok(Ok(done)) => {
+                    return Response::Committed {
+                        reply: done.data,
+                        leader: me,
+                    };
+                }
+                Ok(Err(RaftError::APIError(error))) => error,
+                // Stopped, or no quorum in time: it may be committed all the same.
+                Ok(Err(RaftError::Fatal(_))) | Err(_) => return Response::Unclear,
+            };
+            match error {
+                // Nothing was appended: a new leader waits for its first acknowledgement, an old
+                // one for a fresh one.
+                ClientWriteError::ForwardToLeader(_) if self.raft.is_leader() => {
+                    if !self.confirm(deadline).await {
+                        return Response::Elsewhere { hint: None };
+                    }
+                }
+                ClientWriteError::ForwardToLeader(forward) => {
+                    let hint = forward.leader_id.map(NodeId::from_u64);
+                    return Response::Elsewhere {
+                        hint: hint.filter(|hint| *hint != me),
+                    };
+                }
+                ClientWriteError::LogEntryDiscarded(_)
+                | ClientWriteError::ChangeMembershipError(_)
+                | ClientWriteError::PreconditionFailed(_) => return Response::Unclear,
+            }
+        }
+    }
+
+    /// Commits whatever may be committed and returns the state then, if this replica leads.
+    pub(crate) async fn settle(&self, deadline: Instant) -> Response {
+        if self.confirm(deadline).await {
+            Response::State(self.state())
+        } else {
+            Response::Elsewhere { hint: None }
+        }
+    }
+
+    /// A majority confirms that this replica leads, and everything committed before is applied.
+    async fn confirm(&self, deadline: Instant) -> bool {
+        let confirmed = self.raft.ensure_linearizable(ReadPolicy::ReadIndex);
+        matches!(timeout_at(deadline, confirmed).await, Ok(Ok(_)))
+    }
+
+    /// A link came back: go on where replication to that voter was given up.
+    pub(crate) async fn linked(&self, voter: NodeId) {
+        // Both only fail if the instance is stopped, and then there is nothing to go on with.
+        let _ = self.raft.trigger().reset_backoff([voter.as_u64()]).await;
+        if self.raft.is_leader() {
+            let _ = self.raft.trigger().heartbeat().await;
+        }
+    }
+
+    /// Answers a Raft message of another voter.
+    pub(crate) async fn answer(&self, request: RaftRequest) -> Result<RaftResponse, String> {
+        match request {
+            RaftRequest::Append {
+                vote,
+                prev,
+                entries,
+                committed,
+            } => {
+                let request = AppendEntriesRequest {
+                    vote: vote.into(),
+                    prev_log_id: prev.map(Into::into),
+                    entries: entries.into_iter().map(Into::into).collect(),
+                    leader_commit: committed.map(Into::into),
+                };
+                let answer = self.raft.append_entries(request).await;
+                Ok(match answer.map_err(|error| error.to_string())? {
+                    AppendEntriesResponse::Success => RaftResponse::Appended,
+                    AppendEntriesResponse::PartialSuccess(at) => {
+                        RaftResponse::AppendedUpTo(at.as_ref().map(Into::into))
+                    }
+                    AppendEntriesResponse::Conflict => RaftResponse::Conflict,
+                    AppendEntriesResponse::HigherVote(vote) => {
+                        RaftResponse::HigherVote((&vote).into())
+                    }
+                })
+            }
+            RaftRequest::Vote {
+                vote,
+                last,
+                transfer,
+                pre,
+            } => {
+                let request = VoteRequest {
+                    vote: vote.into(),
+                    last_log_id: last.map(Into::into),
+                    leadership_transfer: transfer,
+                };
+                let answer = if pre {
+                    self.raft.pre_vote(request).await
+                } else {
+                    self.raft.vote(request).await
+                };
+                let answer = answer.map_err(|error| error.to_string())?;
+                Ok(RaftResponse::Vote {
+                    vote: (&answer.vote).into(),
+                    granted: answer.vote_granted,
+                    last: answer.last_log_id.as_ref().map(Into::into),
+                })
+            }
+            RaftRequest::Snapshot { vote, meta, data } => {
+                let snapshot = Snapshot {
+                    meta: SnapshotMeta::from(&meta),
+                    snapshot: data,
+                };
+                let answer = self.raft.install_full_snapshot(vote.into(), snapshot).await;
+                let answer = answer.map_err(|error| error.to_string())?;
+                Ok(RaftResponse::Snapshot {
+                    vote: (&answer.vote).into(),
+                })
+            }
+            RaftRequest::Transfer { from, to, last } => {
+                let from: Vote = StoredVote::into(from);
+                let request =
+                    TransferLeaderRequest::new(from, to.as_u64(), last.map(Into::into));
+                let answer = self.raft.handle_transfer_leader(request).await;
+                Ok(match answer.map_err(|error| error.to_string())? {
+                    Ok(()) => RaftResponse::Transferred,
+                    Err(_) => RaftResponse::NotTransferred,
+                })
+            }
+        }
+    }
+
+    /// Hands leadership to `successor` and waits, for a bounded time, until it is taken.
+    pub(crate) async fn hand_over(&self, successor: NodeId) {
+        if !self.raft.is_leader() {
+            return;
+        }
+        let mut metrics = self.raft.server_metrics();
+        let handed = async {
+            let asked = self.raft.trigger().transfer_leader(successor.as_u64());
+            if asked.await.is_ok() {
+                while self.raft.is_leader() && metrics.changed().await.is_ok() {}
+            }
+        };
+        // A successor that does not take over in time is elected when it is needed.
+        let _ = timeout(Duration::from_millis(HANDOVER_MS), handed).await;
+    }
+
+    /// Stops the instance. Parts of it may run on for a while: the lease says when they are gone.
+    pub(crate) async fn stop(&self) {
+        // It fails only if the core has panicked, and then it has stopped.
+        let _ = self.raft.shutdown().await;
+    }
+}
+
+/// Snapshots whenever the log has grown long; openraft purges behind a snapshot.
+async fn keep_short(replica: Weak<Replica>, long: Arc<Notify>) {
+    loop {
+        long.notified().await;
+        let Some(replica) = replica.upgrade() else {
+            return;
+        };
+        if replica.raft.trigger().snapshot().await.is_err() {
+            return;
+        }
+    }
+}

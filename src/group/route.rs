@@ -1,0 +1,166 @@
+//! Getting a command to whoever can commit it: the origin's side. It goes to the known leader,
+//! else to the voters in the group's preference order, so that contenders on all nodes meet at
+//! one candidate. It is retried, the same proposal each time, until it is committed or time is up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use crate::id::NodeId;
+use crate::machine::{Command, Reply};
+
+use super::ATTEMPT;
+use super::directory::{Directory, Group};
+use super::wire::{Body, HOPS_MAX, Request, Response, State};
+
+/// What may be asked of a group's leader.
+#[derive(Debug, Clone)]
+pub(super) enum Ask {
+    Commit(Command),
+    Settle,
+}
+
+impl Ask {
+    fn body(&self, hops_left: u8, deadline: Instant) -> Body {
+        let within = deadline.saturating_duration_since(Instant::now());
+        let within_ms = within.as_millis().try_into().unwrap_or(u64::MAX);
+        match self {
+            Self::Commit(command) => Body::Propose {
+                command: command.clone(),
+                hops_left,
+                within_ms,
+            },
+            Self::Settle => Body::Settle {
+                hops_left,
+                within_ms,
+            },
+        }
+    }
+}
+
+/// Not committed in time; it may be committed later all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Unconfirmed;
+
+impl Directory {
+    /// Commits `command` and takes in what it brought about.
+    pub(crate) async fn propose(
+        self: &Arc<Self>,
+        group: &Arc<Group>,
+        command: Command,
+        deadline: Instant,
+    ) -> Result<Reply, Unconfirmed> {
+        tracing::debug!(group = ?group.id(), %command, "proposed");
+        match self.route(group, &Ask::Commit(command), deadline).await {
+            Some(Response::Committed { reply, leader }) => {
+                tracing::debug!(group = ?group.id(), version = %reply.version, %leader, "committed");
+                group.view.observe(reply.version, reply.record.as_ref());
+                Ok(reply)
+            }
+            _ => Err(Unconfirmed),
+        }
+    }
+
+    /// Has a leader commit whatever may be committed.
+    pub(super) async fn settle(
+        self: &Arc<Self>,
+        group: &Arc<Group>,
+        deadline: Instant,
+    ) -> Result<State, Unconfirmed> {
+        match self.route(group, &Ask::Settle, deadline).await {
+            Some(Response::State(state)) => Ok(state),
+            _ => Err(Unconfirmed),
+        }
+    }
+
+    async fn route(
+        self: &Arc<Self>,
+        group: &Arc<Group>,
+        ask: &Ask,
+        deadline: Instant,
+    ) -> Option<Response> {
+        let mut hint = None;
+        let mut failed: Vec<NodeId> = Vec::new();
+        loop {
+            let next = self
+                .candidates(group, hint.take())
+                .into_iter()
+                .find(|candidate| !failed.contains(candidate));
+            let Some(next) = next else {
+                // All were tried: pause, and begin again.
+                failed.clear();
+                let pause = Duration::from_millis(10 + self.peers().jitter_ms(40));
+                let resume = Instant::now() + pause;
+                if resume >= deadline {
+                    return None;
+                }
+                tokio::time::sleep_until(resume).await;
+                continue;
+            };
+            let response = if next == self.peers().me() {
+                self.serve(group, ask.clone(), HOPS_MAX, deadline).await
+            } else {
+                let patience = deadline.min(Instant::now() + 2 * ATTEMPT);
+                self.ask(next, group, ask, HOPS_MAX - 1, patience).await
+            };
+            match response {
+                Some(Response::Committed { reply, leader }) => {
+                    group.set_leader(leader);
+                    return Some(Response::Committed { reply, leader });
+                }
+                Some(Response::State(state)) => return Some(Response::State(state)),
+                Some(Response::Elsewhere { hint: elsewhere }) => {
+                    failed.push(next);
+                    hint = elsewhere;
+                }
+                other => {
+                    tracing::debug!(group = ?group.id(), voter = %next, ?other, "no answer");
+                    failed.push(next);
+                }
+            }
+            if Instant::now() >= deadline {
+                return None;
+            }
+        }
+    }
+
+    /// Whom to ask, in order: the hint, the known leader, and then by preference. A leader that
+    /// is known but not linked is first looked for through the others: electing oneself would
+    /// depose it.
+    fn candidates(&self, group: &Group, hint: Option<NodeId>) -> Vec<NodeId> {
+        let peers = self.peers();
+        let me = peers.me();
+        let reachable = |voter: &NodeId| *voter == me || peers.is_linked(*voter);
+        let leader = group.leader();
+        let mut order: Vec<NodeId> = hint.into_iter().chain(leader).collect();
+        order.extend(peers.order(&group.id()));
+        let hidden = leader.is_some_and(|leader| !reachable(&leader));
+        order.retain(reachable);
+        if hidden {
+            order.sort_by_key(|voter| *voter == me);
+        }
+        let mut seen = Vec::new();
+        order.retain(|voter| {
+            let new = !seen.contains(voter);
+            seen.push(*voter);
+            new
+        });
+        order
+    }
+
+    /// Asks one voter; `None` if it did not answer in time.
+    pub(super) async fn ask(
+        &self,
+        voter: NodeId,
+        group: &Group,
+        ask: &Ask,
+        hops_left: u8,
+        deadline: Instant,
+    ) -> Option<Response> {
+        let request = Request::new(group.id(), ask.body(hops_left, deadline));
+        let call = self.peers().call(voter, request.encode());
+        let frame = timeout_at(deadline, call).await.ok()?.ok()?;
+        Response::decode(&frame).ok()
+    }
+}

@@ -1,0 +1,196 @@
+//! Answering other nodes, and this one: the voter's side.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::id::NodeId;
+
+use super::ATTEMPT;
+use super::directory::{Directory, Group};
+use super::replica::Lead;
+use super::route::Ask;
+use super::wire::{Body, EPOCH, Request, Response};
+
+/// The longest that a request of another node may keep this one busy, in milliseconds.
+const WITHIN_MS_MAX: u64 = 60_000;
+
+/// How long a subscriber waits for the barrier that this voter passes on its behalf.
+const SUBSCRIBE_MS: u64 = 3_000;
+
+impl Directory {
+    /// Answers one frame of an admitted peer.
+    pub(crate) async fn answer(self: &Arc<Self>, peer: NodeId, frame: &[u8]) -> Vec<u8> {
+        let response = match Request::decode(frame) {
+            Ok(request) if request.epoch != EPOCH => Response::Refused {
+                reason: format!("epoch {} is not known here", request.epoch),
+            },
+            Ok(request) => self.handle(peer, request).await,
+            Err(error) => {
+                tracing::warn!(%peer, %error, "refused a frame");
+                Response::Refused {
+                    reason: error.to_string(),
+                }
+            }
+        };
+        response.encode()
+    }
+
+    async fn handle(self: &Arc<Self>, peer: NodeId, request: Request) -> Response {
+        let from_voter = self.peers().voters().contains(&peer);
+        let deadline = |within_ms: u64| {
+            Instant::now() + Duration::from_millis(within_ms.min(WITHIN_MS_MAX))
+        };
+        let refused = |reason: &str| Response::Refused {
+            reason: reason.into(),
+        };
+        let id = request.group;
+        match request.body {
+            Body::Raft(_) | Body::Status if !from_voter => refused("only voters may send this"),
+            Body::Update(_) | Body::Orphaned if !from_voter => {
+                refused("only voters may send this")
+            }
+            Body::Update(state) => match self.view(id) {
+                Some(view) if view.is_wanted() => {
+                    view.observe(state.version, state.record.as_ref());
+                    Response::Done
+                }
+                _ => refused("not wanted any more"),
+            },
+            Body::Orphaned => {
+                self.orphaned_by(peer);
+                Response::Done
+            }
+            // What follows is for voters that may vote.
+            _ if let Err(reason) = self.store() => Response::Refused { reason },
+            Body::Raft(message) => {
+                let group = self.group(id);
+                let replica = match self.wake(&group).await {
+                    Ok(replica) => replica,
+                    Err(reason) => return Response::Refused { reason },
+                };
+                match replica.answer(message).await {
+                    Ok(response) => Response::Raft(response),
+                    Err(reason) => Response::Refused { reason },
+                }
+            }
+            Body::Status => {
+                let group = self.group(id);
+                let status = self.own_status(&group).await;
+                self.forget_idle(id, 2);
+                status.unwrap_or_else(|| refused("the stored state is not readable"))
+            }
+            Body::Propose {
+                command,
+                hops_left,
+                within_ms,
+            } => {
+                let group = self.group(id);
+                tracing::debug!(group = ?id, %command, %peer, hops_left, "asked to commit");
+                let asked = Ask::Commit(command);
+                self.serve(&group, asked, hops_left, deadline(within_ms))
+                    .await
+                    .unwrap_or(Response::Unclear)
+            }
+            Body::Settle {
+                hops_left,
+                within_ms,
+            } => {
+                let group = self.group(id);
+                self.serve(&group, Ask::Settle, hops_left, deadline(within_ms))
+                    .await
+                    .unwrap_or(Response::Unclear)
+            }
+            Body::Barrier { within_ms } => {
+                let group = self.group(id);
+                let passed = self.barrier(&group, deadline(within_ms)).await;
+                self.forget_idle(id, 2);
+                passed.map_or(Response::Unclear, Response::State)
+            }
+            Body::Subscribe => {
+                let group = self.group(id);
+                // Registered first, read after: nothing falls in between.
+                if !self.subscribe(peer, &group) {
+                    return refused("too many subscriptions");
+                }
+                match self.barrier(&group, deadline(SUBSCRIBE_MS)).await {
+                    Ok(_) => Response::State(group.view.state()),
+                    Err(_) => {
+                        self.unsubscribe(peer, &group);
+                        Response::Unclear
+                    }
+                }
+            }
+            Body::Unsubscribe => {
+                let group = self.group(id);
+                self.unsubscribe(peer, &group);
+                self.forget_idle(id, 2);
+                Response::Done
+            }
+        }
+    }
+
+    /// Commits on this voter, or hands on to one that can. `None` if it is unclear what became
+    /// of it.
+    pub(super) async fn serve(
+        self: &Arc<Self>,
+        group: &Arc<Group>,
+        ask: Ask,
+        hops_left: u8,
+        deadline: Instant,
+    ) -> Option<Response> {
+        let replica = match self.wake(group).await {
+            Ok(replica) => replica,
+            Err(reason) => return Some(Response::Refused { reason }),
+        };
+        let me = self.peers().me();
+        // Voters that could not be reached or did not answer as leaders: they do not count as such.
+        let mut failed: Vec<NodeId> = Vec::new();
+        loop {
+            let known = replica.leader().filter(|leader| *leader != me);
+            if let Some(leader) = known.filter(|_| !replica.leads())
+                && !failed.contains(&leader)
+                && !self.peers().is_linked(leader)
+                && hops_left > 0
+            {
+                // It may live and be seen by others; electing ourselves would depose it.
+                failed.push(leader);
+                for relay in self.peers().linked_voters() {
+                    let patience = deadline.min(Instant::now() + ATTEMPT);
+                    let answer = self.ask(relay, group, &ask, hops_left - 1, patience).await;
+                    if let Some(Response::Committed { .. } | Response::State(_)) = answer {
+                        return answer;
+                    }
+                }
+            }
+            let election = deadline.min(Instant::now() + ATTEMPT);
+            let may_lead =
+                |voter: NodeId| !failed.contains(&voter) && self.peers().is_linked(voter);
+            match replica.find_leader(election, may_lead).await {
+                Lead::Me => {
+                    return Some(match &ask {
+                        Ask::Commit(command) => replica.write(command.clone(), deadline).await,
+                        Ask::Settle => replica.settle(deadline).await,
+                    });
+                }
+                Lead::Other(leader) if hops_left > 0 => {
+                    let patience = deadline.min(Instant::now() + ATTEMPT);
+                    match self.ask(leader, group, &ask, hops_left - 1, patience).await {
+                        Some(answer @ (Response::Committed { .. } | Response::State(_))) => {
+                            return Some(answer);
+                        }
+                        _ => failed.push(leader),
+                    }
+                }
+                Lead::Other(leader) => {
+                    return Some(Response::Elsewhere { hint: Some(leader) });
+                }
+                Lead::Nobody => return Some(Response::Elsewhere { hint: None }),
+            }
+            if Instant::now() >= deadline {
+                return None;
+            }
+        }
+    }
+}

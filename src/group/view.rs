@@ -1,0 +1,315 @@
+//! What this node knows of a group, shared by all its handles. It only ever grows: a record is
+//! final, a version never runs backwards.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::id::{GroupId, NodeId, Version};
+use crate::machine::Record;
+
+use super::push::Pusher;
+use super::wire::State;
+
+/// Someone who wants the decided record the moment this node knows it.
+pub(crate) trait Sink: Send + Sync {
+    /// Called once, before anybody waiting for the version is woken.
+    fn decided(&self, record: &Arc<Record>);
+}
+
+pub(crate) struct View {
+    pub(crate) group: GroupId,
+    record: OnceLock<Arc<Record>>,
+    inner: Mutex<Inner>,
+    version: watch::Sender<Version>,
+    online: watch::Sender<bool>,
+    down: CancellationToken,
+}
+
+#[derive(Default)]
+struct Inner {
+    sinks: Vec<Weak<dyn Sink>>,
+    /// Handles of this node's program that are open.
+    interest: usize,
+    /// Counts up whenever the node loses touch, so that a barrier passed before does not count.
+    losses: u64,
+    /// A task is under way that brings the view online.
+    joining: bool,
+    /// Peers to tell of every commit.
+    subscribers: BTreeMap<NodeId, Arc<Pusher>>,
+    /// Voters this node is subscribed at.
+    following: Vec<NodeId>,
+}
+
+impl View {
+    pub(crate) fn new(group: GroupId, down: CancellationToken) -> Self {
+        Self {
+            group,
+            record: OnceLock::new(),
+            inner: Mutex::default(),
+            version: watch::Sender::new(Version::ZERO),
+            online: watch::Sender::new(false),
+            down,
+        }
+    }
+
+    /// No code that can panic runs under this lock, and every change under it is whole.
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn record(&self) -> Option<&Arc<Record>> {
+        self.record.get()
+    }
+
+    pub(crate) fn version(&self) -> Version {
+        *self.version.borrow()
+    }
+
+    pub(crate) fn versions(&self) -> watch::Receiver<Version> {
+        self.version.subscribe()
+    }
+
+    pub(crate) fn online(&self) -> watch::Receiver<bool> {
+        self.online.subscribe()
+    }
+
+    pub(crate) fn is_online(&self) -> bool {
+        *self.online.borrow()
+    }
+
+    /// Fires when the node is shut down.
+    pub(crate) fn down(&self) -> &CancellationToken {
+        &self.down
+    }
+
+    pub(crate) fn state(&self) -> State {
+        // The version first: a record that arrives in between is newer than it, never older.
+        let version = self.version();
+        State {
+            version,
+            record: self.record.get().cloned(),
+        }
+    }
+
+    /// Takes in something committed.
+    ///
+    /// # Panics
+    ///
+    /// If it contradicts the record already known: agreement (P1) is broken, and going on would
+    /// hide it.
+    pub(crate) fn observe(&self, version: Version, record: Option<&Arc<Record>>) {
+        if let Some(record) = record {
+            let known = self.record.get_or_init(|| record.clone());
+            assert!(
+                known.proposal.id == record.proposal.id && known.version == record.version,
+                "agreement broken in group {}: {known:?} and {record:?}",
+                self.group
+            );
+            // Sinks drain under the lock, so that one added meanwhile sees the record itself.
+            let sinks = std::mem::take(&mut self.inner().sinks);
+            for sink in sinks.iter().filter_map(Weak::upgrade) {
+                sink.decided(record);
+            }
+        }
+        let grown = self.version.send_if_modified(|known| {
+            let grows = *known < version;
+            *known = version.max(*known);
+            grows
+        });
+        if grown {
+            for pusher in self.inner().subscribers.values() {
+                pusher.mark(self.group);
+            }
+        }
+    }
+
+    /// Hands the record to `sink` now or when it is known.
+    pub(crate) fn attach(&self, sink: &Arc<dyn Sink>) {
+        {
+            let mut inner = self.inner();
+            if self.record.get().is_none() {
+                inner.sinks.retain(|sink| sink.strong_count() > 0);
+                inner.sinks.push(Arc::downgrade(sink));
+                return;
+            }
+        }
+        if let Some(record) = self.record.get() {
+            sink.decided(record);
+        }
+    }
+
+    pub(crate) fn add_interest(&self) {
+        self.inner().interest += 1;
+    }
+
+    /// Returns true when nobody is interested any more.
+    pub(crate) fn drop_interest(&self) -> bool {
+        let mut inner = self.inner();
+        inner.interest = inner.interest.saturating_sub(1);
+        inner.interest == 0
+    }
+
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.inner().interest > 0
+    }
+
+    /// Nobody on or off this node needs the view: it may be forgotten.
+    pub(crate) fn is_idle(&self) -> bool {
+        let inner = self.inner();
+        inner.interest == 0 && inner.subscribers.is_empty()
+    }
+
+    /// True if the caller is to bring the view online: it is wanted, offline, and no one else is
+    /// at it. The number goes to [`View::finish_joining`].
+    pub(crate) fn start_joining(&self) -> Option<u64> {
+        let mut inner = self.inner();
+        if inner.joining || inner.interest == 0 || *self.online.borrow() {
+            return None;
+        }
+        inner.joining = true;
+        Some(inner.losses)
+    }
+
+    /// The barrier was passed; the view is online unless touch was lost meanwhile (`false`).
+    pub(crate) fn finish_joining(&self, losses: u64) -> bool {
+        let mut inner = self.inner();
+        inner.joining = false;
+        if inner.losses != losses {
+            return false;
+        }
+        self.online.send_replace(true);
+        true
+    }
+
+    pub(crate) fn give_up_joining(&self) {
+        self.inner().joining = false;
+    }
+
+    /// The node lost touch with a majority (an observer: with the voter it follows), or nobody
+    /// here wants the view any more. Returns the voters that were followed.
+    pub(crate) fn go_offline(&self) -> Vec<NodeId> {
+        let mut inner = self.inner();
+        inner.losses += 1;
+        self.online
+            .send_if_modified(|online| std::mem::replace(online, false));
+        std::mem::take(&mut inner.following)
+    }
+
+    pub(crate) fn following(&self) -> Vec<NodeId> {
+        self.inner().following.clone()
+    }
+
+    /// What a replica read from the disk when it woke.
+    pub(crate) fn catch_up(&self, state: &State) {
+        self.observe(state.version, state.record.as_ref());
+    }
+
+    pub(crate) fn follow(&self, voter: NodeId) {
+        let mut inner = self.inner();
+        if !inner.following.contains(&voter) {
+            inner.following.push(voter);
+        }
+    }
+
+    pub(crate) fn unfollow(&self, voter: NodeId) -> bool {
+        let mut inner = self.inner();
+        let before = inner.following.len();
+        inner.following.retain(|v| *v != voter);
+        inner.following.len() < before
+    }
+
+    pub(crate) fn subscribe(&self, peer: NodeId, pusher: Arc<Pusher>) {
+        self.inner().subscribers.insert(peer, pusher);
+    }
+
+    /// Ends the subscription of `peer`.
+    pub(crate) fn unsubscribe(&self, peer: NodeId) {
+        self.inner().subscribers.remove(&peer);
+    }
+}
+
+impl std::fmt::Debug for View {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("View")
+            .field("group", &self.group)
+            .field("version", &self.version())
+            .field("decided", &self.record.get().is_some())
+            .field("online", &self.is_online())
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::ProposalId;
+    use crate::machine::Proposal;
+
+    fn record(n: u8, version: u64) -> Arc<Record> {
+        Arc::new(Record {
+            proposal: Proposal {
+                id: ProposalId::new([n; 16], NodeId::of_voter("a"), [0; 16], &[n]),
+                value: Arc::from([n].as_slice()),
+                proposed_at_ms: 0,
+            },
+            version: Version::new(version),
+        })
+    }
+
+    fn view() -> View {
+        View::new(GroupId::from_bytes([7; 32]), CancellationToken::new())
+    }
+
+    #[derive(Default)]
+    struct Seen(Mutex<Vec<u64>>);
+    impl Sink for Seen {
+        fn decided(&self, record: &Arc<Record>) {
+            self.0.lock().unwrap().push(record.version.as_u64());
+        }
+    }
+
+    #[test]
+    fn a_version_never_runs_backwards() {
+        let view = view();
+        view.observe(Version::new(5), None);
+        view.observe(Version::new(3), None);
+        assert_eq!(view.version(), Version::new(5));
+    }
+
+    #[test]
+    fn a_sink_hears_of_the_record_once_whether_it_came_before_or_after() {
+        let view = view();
+        let (early, late) = (Arc::new(Seen::default()), Arc::new(Seen::default()));
+        view.attach(&(early.clone() as Arc<dyn Sink>));
+        view.observe(Version::new(2), Some(&record(1, 2)));
+        view.observe(Version::new(3), Some(&record(1, 2)));
+        view.attach(&(late.clone() as Arc<dyn Sink>));
+        assert_eq!(*early.0.lock().unwrap(), [2]);
+        assert_eq!(*late.0.lock().unwrap(), [2]);
+    }
+
+    #[test]
+    #[should_panic(expected = "agreement broken")]
+    fn a_second_record_is_never_taken() {
+        let view = view();
+        view.observe(Version::new(2), Some(&record(1, 2)));
+        view.observe(Version::new(3), Some(&record(2, 3)));
+    }
+
+    #[test]
+    fn a_barrier_passed_before_a_loss_does_not_count() {
+        let view = view();
+        view.add_interest();
+        let losses = view.start_joining().unwrap();
+        assert!(view.start_joining().is_none(), "one at a time");
+        view.go_offline();
+        assert!(!view.finish_joining(losses));
+        assert!(!view.is_online());
+        let losses = view.start_joining().unwrap();
+        assert!(view.finish_joining(losses));
+        assert!(view.is_online());
+    }
+}

@@ -1,0 +1,144 @@
+//! What nodes say to each other about a group. One request, one reply, each a frame of its own.
+
+use std::sync::Arc;
+
+use crate::codec::{self, Decode, Encode, MalformedError};
+use crate::id::{GroupId, NodeId, Version};
+use crate::machine::{Command, Record, Reply as Applied};
+
+use super::raft::{LogPosition, StoredEntry, StoredSnapshotMeta, StoredVote};
+
+/// The format of the frames below.
+const FRAME_VERSION: u8 = 1;
+
+/// Electorates never change yet; the field is there so that they can.
+pub(crate) const EPOCH: u32 = 0;
+
+/// How often a proposal may be handed on: to a voter that sees the leader, and to the leader.
+pub(crate) const HOPS_MAX: u8 = 2;
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Request {
+    pub(crate) epoch: u32,
+    pub(crate) group: GroupId,
+    pub(crate) body: Body,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) enum Body {
+    /// Raft, between voters only.
+    Raft(RaftRequest),
+    /// What does this voter hold of the group? Between voters only; wakes nothing.
+    Status,
+    /// Commit this. `hops_left` bounds how often it may be handed on.
+    Propose { command: Command, hops_left: u8, within_ms: u64 },
+    /// Commit whatever may be committed, and say what stands then.
+    Settle { hops_left: u8, within_ms: u64 },
+    /// Ask a majority what stands, on behalf of an observer.
+    Barrier { within_ms: u64 },
+    /// Tell me of every commit from now on, and what stands now.
+    Subscribe,
+    Unsubscribe,
+    /// To a subscriber: this stands now.
+    Update(State),
+    /// To all subscribers of a voter that lost its majority: look elsewhere.
+    Orphaned,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) enum RaftRequest {
+    Append {
+        vote: StoredVote,
+        prev: Option<LogPosition>,
+        entries: Vec<StoredEntry>,
+        committed: Option<LogPosition>,
+    },
+    Vote {
+        vote: StoredVote,
+        last: Option<LogPosition>,
+        transfer: bool,
+        pre: bool,
+    },
+    Snapshot {
+        vote: StoredVote,
+        meta: StoredSnapshotMeta,
+        data: Arc<[u8]>,
+    },
+    Transfer {
+        from: StoredVote,
+        to: NodeId,
+        last: Option<LogPosition>,
+    },
+}
+
+/// What a node knows of a group: a decided record is final, a version may grow.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct State {
+    pub(crate) version: Version,
+    pub(crate) record: Option<Arc<Record>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) enum Response {
+    Raft(RaftResponse),
+    Status {
+        state: State,
+        last: Option<LogPosition>,
+        applied: Option<LogPosition>,
+    },
+    /// Committed and applied, by this leader.
+    Committed { reply: Applied, leader: NodeId },
+    State(State),
+    Done,
+    /// Nothing was appended here. The hint is a voter that may be able to.
+    Elsewhere { hint: Option<NodeId> },
+    /// May or may not be committed now or later.
+    Unclear,
+    /// This node cannot serve the request, whoever asks how often.
+    Refused { reason: String },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) enum RaftResponse {
+    Appended,
+    AppendedUpTo(Option<LogPosition>),
+    Conflict,
+    HigherVote(StoredVote),
+    Vote {
+        vote: StoredVote,
+        granted: bool,
+        last: Option<LogPosition>,
+    },
+    Snapshot { vote: StoredVote },
+    Transferred,
+    /// The vote changed, or the log is not there yet.
+    NotTransferred,
+}
+
+impl Request {
+    pub(crate) fn new(group: GroupId, body: Body) -> Self {
+        Self {
+            epoch: EPOCH,
+            group,
+            body,
+        }
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        codec::encode(FRAME_VERSION, self)
+    }
+
+    pub(crate) fn decode(frame: &[u8]) -> Result<Self, MalformedError> {
+        codec::decode(FRAME_VERSION, frame)
+    }
+}
+
+impl Response {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        codec::encode(FRAME_VERSION, self)
+    }
+
+    pub(crate) fn decode(frame: &[u8]) -> Result<Self, MalformedError> {
+        codec::decode(FRAME_VERSION, frame)
+    }
+}
