@@ -4,6 +4,8 @@
 mod codec;
 mod id;
 mod machine;
+mod network;
 
 pub use codec::{DecodeError, EncodeError};
 pub use id::{GroupId, NodeId, StoreId, UniqueId, Version};
+pub use network::{ElectorateError, Secret, SecretError, Ticket, TicketError};
