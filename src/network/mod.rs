@@ -1,5 +1,6 @@
 //! Who is on a network and how they prove it: the pure pieces. No IO and no async in them.
 
+mod base32;
 pub(crate) mod electorate;
 pub(crate) mod hello;
 pub(crate) mod past;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::base32;
 use super::electorate::{Electorate, ElectorateError, VOTERS_MAX, check_network_name};
 use crate::codec::{self, Decode, Encode, MalformedError};
 
@@ -13,7 +14,6 @@ pub(crate) const TICKET_CHARS_MAX: usize = 4096;
 const TICKET_VERSION: u8 = 1;
 const PREFIX: &str = "once1";
 const CHECKSUM_BYTES: usize = 4;
-const DIGITS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
 /// Why a text is not a ticket that this build can use.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -173,7 +173,7 @@ impl FromStr for Ticket {
                 chars_max: TICKET_CHARS_MAX,
             });
         }
-        let bytes = unbase32(digits).ok_or(TicketError::Damaged)?;
+        let bytes = base32::decode(digits).ok_or(TicketError::Damaged)?;
         let (body, found) = bytes
             .split_last_chunk::<CHECKSUM_BYTES>()
             .ok_or(TicketError::Damaged)?;
@@ -204,53 +204,12 @@ impl fmt::Debug for Ticket {
 pub(super) fn sealed(mut bytes: Vec<u8>) -> String {
     let checksum = checksum(&bytes);
     bytes.extend_from_slice(&checksum);
-    format!("{PREFIX}{}", base32(&bytes))
+    format!("{PREFIX}{}", base32::encode(&bytes))
 }
 
 fn checksum(body: &[u8]) -> [u8; CHECKSUM_BYTES] {
     let hash = blake3::derive_key("raft-once ticket checksum v1", body);
     [hash[0], hash[1], hash[2], hash[3]]
-}
-
-/// Five bits a digit, the first ones highest; the last digit is filled up with zeros.
-fn base32(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len().div_ceil(5) * 8);
-    let (mut held, mut bits) = (0_u32, 0_u32);
-    for byte in bytes {
-        held = held << 8 | u32::from(*byte);
-        bits += 8;
-        while bits >= 5 {
-            bits -= 5;
-            text.push(DIGITS[(held >> bits & 31) as usize] as char);
-        }
-        held &= (1 << bits) - 1;
-    }
-    if bits > 0 {
-        text.push(DIGITS[(held << (5 - bits) & 31) as usize] as char);
-    }
-    text
-}
-
-/// The bytes that [`base32`] turned into exactly this text, or `None`.
-fn unbase32(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(text.len() * 5 / 8);
-    let (mut held, mut bits) = (0_u32, 0_u32);
-    for digit in text.bytes() {
-        let value = match digit {
-            b'a'..=b'z' => digit - b'a',
-            b'2'..=b'7' => digit - b'2' + 26,
-            _ => return None,
-        };
-        held = held << 5 | u32::from(value);
-        bits += 5;
-        if bits >= 8 {
-            bits -= 8;
-            bytes.push((held >> bits) as u8);
-        }
-        held &= (1 << bits) - 1;
-    }
-    // One text for each ticket: what is left is less than a digit, and zero.
-    (bits < 5 && held == 0).then_some(bytes)
 }
 
 #[cfg(test)]
@@ -295,7 +254,6 @@ mod tests {
     fn the_text_of_a_ticket_never_changes() {
         let hash = blake3::hash(ticket().to_string().as_bytes()).to_hex();
         assert_eq!(&hash[..32], "147e4a13cc210b5bc52321c0f67ddcb0");
-        assert_eq!(base32(b"foobar"), "mzxw6ytboi");
     }
 
     #[test]
