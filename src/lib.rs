@@ -4,6 +4,9 @@
 mod codec;
 mod id;
 mod machine;
+mod network;
+mod transport;
 
 pub use codec::{DecodeError, EncodeError};
 pub use id::{GroupId, NodeId, StoreId, UniqueId, Version};
+pub use network::{ElectorateError, Secret, SecretError, Ticket, TicketError};

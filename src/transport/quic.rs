@@ -1,0 +1,268 @@
+//! The real network: QUIC through iroh, reduced to what is dialed and nothing else.
+//!
+//! No relay, no address lookup, no port mapping, no probes; one UDP socket at the given address.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use iroh::endpoint::{
+    ConnectError, ConnectWithOptsError, ConnectingError, ConnectionError, IdleTimeout,
+    PortmapperConfig, QuicTransportConfig, VarInt, presets,
+};
+use iroh::{
+    Endpoint, EndpointAddr, NetReportConfig, PublicKey, RelayMode, SecretKey, TransportAddr,
+};
+use tokio::sync::{Mutex as AsyncMutex, mpsc};
+use tokio::task::JoinHandle;
+
+use super::quic_connection::QuicConnection;
+use super::{
+    Connection, HANDSHAKES_MAX, LinkConfig, PeerKey, Transport, TransportError, public_key,
+};
+
+/// The protocol that both sides must speak.
+const ALPN: &[u8] = b"raft-once/1";
+
+/// How long `close` waits for peers to confirm. A live one does within a round trip; what a dead
+/// one leaves behind is three probe timeouts of packets and then nothing.
+const CLOSE_TIMEOUT_MS: u64 = 600;
+
+/// What is assumed of a path before it is measured. It sets how soon a lost first packet is
+/// repeated (three times this), and how long the close of a half-open connection takes.
+const INITIAL_RTT_MS: u64 = 50;
+
+/// Handshakes under way from which on a dialer must first prove that it holds its address.
+const UNVALIDATED_HANDSHAKES_MAX: usize = HANDSHAKES_MAX / 2;
+
+/// One UDP socket and the connections over it.
+pub(crate) struct IrohTransport {
+    endpoint: Endpoint,
+    local_key: PeerKey,
+    local_addr: SocketAddr,
+    handshake_timeout: Duration,
+    accepted: AsyncMutex<mpsc::Receiver<Arc<dyn Connection>>>,
+    /// Runs the handshakes of others. Ends when the endpoint is closed; taken by `close`.
+    acceptor: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl IrohTransport {
+    /// Binds `addr`, and only it, as the node with the secret key `seed`.
+    pub(crate) async fn bind(
+        seed: [u8; 32],
+        addr: SocketAddr,
+        config: LinkConfig,
+    ) -> Result<Self, TransportError> {
+        let failed = |reason: String| TransportError::Bind { addr, reason };
+        let endpoint = Endpoint::builder(presets::Minimal)
+            .secret_key(SecretKey::from_bytes(&seed))
+            .alpns(vec![ALPN.to_vec()])
+            .relay_mode(RelayMode::Disabled)
+            .clear_address_lookup()
+            .portmapper_config(PortmapperConfig::Disabled)
+            .net_report_config(NetReportConfig::minimal())
+            .transport_config(quic_config(&config))
+            // Without this the IPv6 wildcard is bound next to an IPv4 address.
+            .clear_ip_transports()
+            .bind_addr(addr)
+            .map_err(|err| failed(format!("{err:#}")))?
+            .bind()
+            .await
+            .map_err(|err| failed(format!("{err:#}")))?;
+        let Some(local_addr) = endpoint.bound_sockets().first().copied() else {
+            endpoint.close().await;
+            return Err(failed("the socket has no address".into()));
+        };
+        let handshake_timeout = Duration::from_millis(config.handshake_timeout_ms);
+        let (queue, accepted) = mpsc::channel(HANDSHAKES_MAX);
+        let acceptor = tokio::spawn(accept_all(endpoint.clone(), handshake_timeout, queue));
+        Ok(Self {
+            endpoint,
+            local_key: public_key(&seed),
+            local_addr,
+            handshake_timeout,
+            accepted: AsyncMutex::new(accepted),
+            acceptor: Mutex::new(Some(acceptor)),
+        })
+    }
+
+    async fn connect(
+        &self,
+        peer: PeerKey,
+        addr: SocketAddr,
+    ) -> Result<Arc<dyn Connection>, TransportError> {
+        let failed = |reason: String| TransportError::Handshake { peer, addr, reason };
+        let id = PublicKey::from_bytes(&peer.0).map_err(|err| failed(format!("{err:#}")))?;
+        let to = EndpointAddr::from_parts(id, [TransportAddr::Ip(addr)]);
+        let connecting = self.endpoint.connect(to, ALPN);
+        let connection = tokio::time::timeout(self.handshake_timeout, connecting)
+            .await
+            .map_err(|_| TransportError::TimedOut)?
+            .map_err(|err| dial_error(peer, addr, err))?;
+        // The handshake has checked it already; a second look costs nothing.
+        if connection.remote_id() != id {
+            connection.close(VarInt::from_u32(0), b"wrong key");
+            return Err(failed("the remote holds another key".into()));
+        }
+        Ok(Arc::new(QuicConnection::new(connection, Some(addr))))
+    }
+}
+
+impl Transport for IrohTransport {
+    fn local_key(&self) -> PeerKey {
+        self.local_key
+    }
+
+    fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    fn dial(
+        &self,
+        peer: PeerKey,
+        addr: SocketAddr,
+    ) -> BoxFuture<'_, Result<Arc<dyn Connection>, TransportError>> {
+        Box::pin(self.connect(peer, addr))
+    }
+
+    fn accept(&self) -> BoxFuture<'_, Option<Arc<dyn Connection>>> {
+        Box::pin(async {
+            let mut accepted = self.accepted.lock().await;
+            loop {
+                let connection = accepted.recv().await?;
+                if !self.endpoint.is_closed() {
+                    return Some(connection);
+                }
+            }
+        })
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            // Not cancelled on timeout: iroh would neither finish nor abort a close cut short.
+            let endpoint = self.endpoint.clone();
+            let closing = tokio::spawn(async move { endpoint.close().await });
+            let bound = Duration::from_millis(CLOSE_TIMEOUT_MS);
+            if tokio::time::timeout(bound, closing).await.is_err() {
+                tracing::debug!(addr = %self.local_addr, "peers did not confirm the close in time");
+            }
+            let acceptor = self.acceptor_lock().take();
+            if let Some(acceptor) = acceptor {
+                acceptor.abort();
+                // An error says that it was aborted or panicked: either way it is gone.
+                let _ = acceptor.await;
+            }
+        })
+    }
+}
+
+impl IrohTransport {
+    #[cfg(test)]
+    pub(super) fn bound(&self) -> Vec<SocketAddr> {
+        self.endpoint.bound_sockets()
+    }
+
+    fn acceptor_lock(&self) -> std::sync::MutexGuard<'_, Option<JoinHandle<()>>> {
+        self.acceptor.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for IrohTransport {
+    fn drop(&mut self) {
+        // The task holds the endpoint: without this a transport dropped unclosed would live on.
+        if let Some(acceptor) = self.acceptor_lock().take() {
+            acceptor.abort();
+        }
+    }
+}
+
+/// Runs the handshakes of all dialers, side by side and bounded in number and time, until the
+/// endpoint is closed.
+async fn accept_all(
+    endpoint: Endpoint,
+    handshake_timeout: Duration,
+    queue: mpsc::Sender<Arc<dyn Connection>>,
+) {
+    let mut handshakes = FuturesUnordered::new();
+    loop {
+        let dialer = tokio::select! {
+            biased;
+            Some(()) = handshakes.next(), if !handshakes.is_empty() => continue,
+            dialer = endpoint.accept() => dialer,
+        };
+        let Some(dialer) = dialer else { return };
+        if handshakes.len() >= HANDSHAKES_MAX {
+            dialer.ignore();
+            continue;
+        }
+        if handshakes.len() >= UNVALIDATED_HANDSHAKES_MAX && !dialer.remote_addr_validated() {
+            // Fails only for a validated address, which this is not.
+            let _ = dialer.retry();
+            continue;
+        }
+        let remote_addr = match dialer.remote_addr() {
+            iroh::endpoint::IncomingAddr::Ip(addr) => Some(addr),
+            _ => None,
+        };
+        let queue = &queue;
+        handshakes.push(async move {
+            match tokio::time::timeout(handshake_timeout, dialer).await {
+                Ok(Ok(connection)) => {
+                    let connection = QuicConnection::new(connection, remote_addr);
+                    // An error says that the transport is gone, and the connection with it.
+                    let _ = queue.send(Arc::new(connection)).await;
+                }
+                Ok(Err(err)) => tracing::debug!(?remote_addr, "handshake failed: {err:#}"),
+                Err(_) => tracing::debug!(?remote_addr, "handshake timed out"),
+            }
+        });
+    }
+}
+
+fn quic_config(config: &LinkConfig) -> QuicTransportConfig {
+    let keep_alive = Duration::from_millis(config.keep_alive_ms);
+    let idle = u32::try_from(config.idle_timeout_ms).unwrap_or(u32::MAX);
+    let window = VarInt::from_u32(config.receive_window_bytes);
+    QuicTransportConfig::builder()
+        .keep_alive_interval(keep_alive)
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(idle))))
+        // iroh ends a path after 15 s of silence by itself; there is only one path here.
+        .default_path_max_idle_timeout(Duration::from_millis(config.idle_timeout_ms))
+        .initial_rtt(Duration::from_millis(INITIAL_RTT_MS))
+        .max_concurrent_bidi_streams(VarInt::from_u32(config.streams_max))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(None)
+        .receive_window(window)
+        .stream_receive_window(window)
+        .send_observed_address_reports(false)
+        .receive_observed_address_reports(false)
+        .build()
+}
+
+fn dial_error(peer: PeerKey, addr: SocketAddr, err: ConnectError) -> TransportError {
+    let reason = format!("{err:#}");
+    match err {
+        ConnectError::Connect { source, .. } => match source {
+            ConnectWithOptsError::EndpointClosed { .. } => TransportError::Unreachable {
+                addr,
+                reason: "this transport is closed".into(),
+            },
+            _ => TransportError::Unreachable { addr, reason },
+        },
+        ConnectError::Connection { source, .. }
+        | ConnectError::Connecting {
+            source: ConnectingError::ConnectionError { source, .. },
+            ..
+        } => match source {
+            ConnectionError::TimedOut => TransportError::TimedOut,
+            ConnectionError::LocallyClosed => TransportError::Unreachable {
+                addr,
+                reason: "this transport is closed".into(),
+            },
+            _ => TransportError::Handshake { peer, addr, reason },
+        },
+        _ => TransportError::Handshake { peer, addr, reason },
+    }
+}

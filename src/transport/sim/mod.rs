@@ -1,0 +1,17 @@
+//! A simulated network, for tests of many nodes in one process.
+//!
+//! Time is tokio's, so a paused clock works. Nothing here reads a clock, a socket or a random
+//! source other than the seed: on a current-thread runtime one seed gives one history.
+//!
+//! - [`net`]: which links are up, what was sent, when it arrives
+//! - [`link`]: the state of one connection, both ends
+//! - [`node`]: the tenant of the transport seam
+
+mod link;
+mod net;
+mod node;
+#[cfg(test)]
+mod tests;
+
+pub use net::{SimCounts, SimNet};
+pub(crate) use node::{SimIncoming, SimTransport};
