@@ -99,7 +99,10 @@ pub(crate) fn decode_value<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Decod
     let (value, used) = bincode::serde::decode_from_slice(bytes, VALUE)
         .map_err(|error| failed(error.to_string()))?;
     if used != bytes.len() {
-        return Err(failed(format!("{} bytes are left over", bytes.len() - used)));
+        return Err(failed(format!(
+            "{} bytes are left over",
+            bytes.len() - used
+        )));
     }
     Ok(value)
 }
@@ -191,7 +194,10 @@ mod tests {
     #[test]
     fn own_structs_round_trip_and_refuse_other_versions_and_trailing_bytes() {
         let bytes = encode(3, &(7_u64, vec![1_u8, 2]));
-        assert_eq!(decode::<(u64, Vec<u8>)>(3, &bytes).unwrap(), (7, vec![1, 2]));
+        assert_eq!(
+            decode::<(u64, Vec<u8>)>(3, &bytes).unwrap(),
+            (7, vec![1, 2])
+        );
         assert_eq!(
             decode::<(u64, Vec<u8>)>(4, &bytes),
             Err(MalformedError::Version { found: 3, known: 4 })

@@ -4,6 +4,7 @@
 mod codec;
 mod id;
 mod machine;
+mod store;
 
 pub use codec::{DecodeError, EncodeError};
 pub use id::{GroupId, NodeId, StoreId, UniqueId, Version};

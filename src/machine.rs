@@ -123,7 +123,10 @@ mod tests {
         assert_eq!(first.record, second.record);
         assert_eq!(second.version, Version::new(3));
         let record = second.record.unwrap();
-        assert_eq!((record.proposal.id, record.version), (id(1), Version::new(2)));
+        assert_eq!(
+            (record.proposal.id, record.version),
+            (id(1), Version::new(2))
+        );
     }
 
     #[test]
