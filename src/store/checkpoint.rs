@@ -9,6 +9,7 @@ use redb::{
     StorageBackend, StorageError, TableDefinition, TableError,
 };
 
+use super::Pair;
 use super::disk::{Disk, DiskFile};
 use super::error::StoreOpenError;
 use super::table::Table;
@@ -36,8 +37,6 @@ pub(super) struct Checkpoint {
 
 /// One moment of the checkpoint.
 pub(super) struct CheckpointReader(ReadTransaction);
-
-type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 
 impl Checkpoint {
     /// Writes an empty checkpoint under its temporary name and makes its content durable.
@@ -148,7 +147,7 @@ impl CheckpointReader {
     }
 
     /// All pairs whose key starts with `prefix`, ordered by key.
-    pub(super) fn scan(&self, prefix: &[u8]) -> io::Result<Pairs> {
+    pub(super) fn scan(&self, prefix: &[u8]) -> io::Result<Vec<Pair>> {
         let mut pairs = Vec::new();
         for pair in self.cells()?.range(prefix..).map_err(other)? {
             let (key, value) = pair.map_err(other)?;

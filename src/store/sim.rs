@@ -177,7 +177,6 @@ impl Contents {
             let from = to.min(page * PAGE_BYTES);
             self.durable[from..to].copy_from_slice(&self.now[from..to]);
         }
-        debug_assert!(self.durable == self.now);
     }
 
     fn crash(&mut self, chance: &mut StdRng, kept: f64) {
