@@ -60,8 +60,9 @@ impl Checkpoint {
             .map_err(StoreOpenError::io("the checkpoint cannot be created"))
     }
 
-    /// Opens the checkpoint and tells which sequence number it covers. What it returned is
-    /// durable, also if the process before this one died between a write and its sync.
+    /// Opens the checkpoint and tells which sequence number it covers. That much is durable, also
+    /// if the process before this one died between a write and its sync, or because a sync
+    /// failed: redb writes its header again at such a start, and the rest is older than that.
     pub(super) fn open(
         disk: &Arc<dyn Disk>,
         cache_bytes_max: usize,
@@ -74,6 +75,9 @@ impl Checkpoint {
             database: open_database(file, cache_bytes_max)?,
             _disk: disk.clone(),
         };
+        disk.open(CHECKPOINT)
+            .and_then(|file| file.sync())
+            .map_err(StoreOpenError::io("the checkpoint cannot be synced"))?;
         let meta = checkpoint
             .meta()
             .map_err(StoreOpenError::io("the checkpoint cannot be read"))?;
