@@ -10,8 +10,15 @@ pub(crate) use bincode::{Decode, Encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// The most bytes that one decoded struct of our own may claim to hold.
-pub(crate) const DECODE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// The largest value that a cell can be allowed to hold, in bytes.
+pub(crate) const VALUE_BYTES_CAP: usize = 16 * 1024 * 1024;
+
+/// The largest frame between two nodes: the largest value and what travels around it, in bytes.
+pub(crate) const FRAME_BYTES_MAX: usize = VALUE_BYTES_CAP + 1024 * 1024;
+
+/// The most bytes that one decoded struct of our own may claim to hold. A claim is believed
+/// before it is checked against what is there, so this bounds what hostile bytes can allocate.
+pub(crate) const DECODE_BYTES_MAX: usize = FRAME_BYTES_MAX;
 
 /// The most memory that decoding one value of a user may claim, in bytes.
 pub(crate) const VALUE_DECODE_BYTES_MAX: usize = 512 * 1024 * 1024;

@@ -420,6 +420,11 @@ impl Directory {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn log_length(&self, id: GroupId) -> u64 {
+        self.group(id).awake().map_or(0, |replica| replica.log_length())
+    }
+
     /// What is known of every group in use here, in order of group id.
     pub(crate) fn status(&self) -> Vec<GroupStatus> {
         let all = self.all();

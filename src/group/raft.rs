@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use openraft::alias::{EntryOf, LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf, VoteOf};
+use openraft::alias::{CommittedLeaderIdOf, EntryOf, LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf, VoteOf};
 use openraft::{EntryPayload, Membership};
 
 use crate::codec::{Decode, Encode};
@@ -58,7 +58,7 @@ impl LogPosition {
 impl From<&LogId> for LogPosition {
     fn from(id: &LogId) -> Self {
         Self {
-            term: *id.committed_leader_id().term(),
+            term: id.committed_leader_id().term,
             index: id.index(),
         }
     }
@@ -67,7 +67,7 @@ impl From<&LogId> for LogPosition {
 impl From<LogPosition> for LogId {
     fn from(position: LogPosition) -> Self {
         LogId::new(
-            openraft::impls::leader_id_std::CommittedLeaderId::new(position.term),
+            CommittedLeaderIdOf::<Types>::new(position.term),
             position.index,
         )
     }

@@ -147,6 +147,11 @@ impl Replica {
         self.disk.held().state()
     }
 
+    #[cfg(test)]
+    pub(crate) fn log_length(&self) -> u64 {
+        self.disk.held().entries.len() as u64
+    }
+
     /// What this replica holds: the state, the end of its log and how far it is applied.
     pub(crate) fn status(&self) -> (State, Option<LogPosition>, Option<LogPosition>) {
         let held = self.disk.held();
@@ -348,8 +353,8 @@ impl Replica {
         }
         let mut metrics = self.raft.server_metrics();
         let handed = async {
-            let asked = self.raft.trigger().transfer_leader(successor.as_u64());
-            if asked.await.is_ok() {
+            let trigger = self.raft.trigger();
+            if trigger.transfer_leader(successor.as_u64()).await.is_ok() {
                 while self.raft.is_leader() && metrics.changed().await.is_ok() {}
             }
         };

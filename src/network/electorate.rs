@@ -166,6 +166,15 @@ impl Electorate {
         Ok(Self { voters })
     }
 
+    /// Voter `name` bound this address: it replaces port 0, which nobody could dial.
+    pub(crate) fn bound(&mut self, name: &str, addr: std::net::SocketAddr) {
+        if let Some(voter) = self.voters.iter_mut().find(|voter| voter.name == name)
+            && voter.addr.ends_with(":0")
+        {
+            voter.addr = addr.to_string();
+        }
+    }
+
     pub(crate) fn get(&self, id: NodeId) -> Option<&Voter> {
         self.voters.iter().find(|voter| voter.id == id)
     }

@@ -178,6 +178,13 @@ impl TryFrom<String> for Secret {
     }
 }
 
+/// A [`Secret`] is a secret without fail.
+impl From<std::convert::Infallible> for SecretError {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
 impl FromStr for Secret {
     type Err = SecretError;
 

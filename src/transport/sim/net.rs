@@ -53,6 +53,12 @@ pub struct SimCounts {
     pub connections: u64,
 }
 
+impl std::fmt::Debug for SimNet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SimNet").finish_non_exhaustive()
+    }
+}
+
 impl SimNet {
     /// A network without nodes, delays or cuts. Whatever is random on it comes from `seed`.
     pub fn new(seed: u64) -> Self {

@@ -1,0 +1,237 @@
+//! What a voter keeps about itself and its peers beside the groups: whose disk this is, its own
+//! past, and what it remembers of the others.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use super::NetworkError;
+use super::electorate::Electorate;
+use super::past::{BootId, Claim, Memory, Myself, Peer, Verdict, judge};
+use crate::codec::{self, Decode, Encode};
+use crate::id::NodeId;
+use crate::store::{Batch, Durability, Store, StoreFailed};
+
+const BOOK_VERSION: u8 = 1;
+const OWNER_KEY: &[u8] = b"nowner";
+const MYSELF_KEY: &[u8] = b"nmyself";
+const PEER_KEY_PREFIX: &[u8] = b"npeer";
+
+/// Whose disk this is.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+struct Owner {
+    network: String,
+    voter: String,
+    electorate: Vec<String>,
+    epoch: u32,
+}
+
+struct Pages {
+    myself: Myself,
+    peers: BTreeMap<NodeId, Peer>,
+}
+
+pub(super) struct Book {
+    store: Store,
+    me: NodeId,
+    electorate: Electorate,
+    pages: Mutex<Pages>,
+    /// Whether this voter may vote, append and lead.
+    may_vote: watch::Sender<bool>,
+}
+
+impl Book {
+    /// Opens the book of voter `name`, notes another start, and returns when that is durable.
+    /// `fresh` are the random ids that a new incarnation and this start would have.
+    pub(super) async fn open(
+        store: Store,
+        dir: &Path,
+        network: &str,
+        name: &str,
+        electorate: &Electorate,
+        fresh: [[u8; 16]; 2],
+    ) -> Result<Self, NetworkError> {
+        let unusable = |reason: String| NetworkError::Data {
+            dir: dir.to_path_buf(),
+            reason,
+        };
+        let owner = Owner {
+            network: network.into(),
+            voter: name.into(),
+            electorate: electorate.names().into_iter().map(Into::into).collect(),
+            epoch: crate::group::wire::EPOCH,
+        };
+        let failed = |error: StoreFailed| unusable(error.to_string());
+        if let Some(bytes) = store.get(OWNER_KEY).map_err(failed)? {
+            let found: Owner = codec::decode(BOOK_VERSION, &bytes)
+                .map_err(|error| unusable(error.to_string()))?;
+            if found != owner {
+                return Err(NetworkError::DataDirOfAnother {
+                    dir: dir.to_path_buf(),
+                    found_voter: found.voter,
+                    found_network: found.network,
+                    found_electorate: found.electorate,
+                    voter: owner.voter,
+                    network: owner.network,
+                    electorate: owner.electorate,
+                });
+            }
+        }
+        let myself = match store.get(MYSELF_KEY).map_err(failed)? {
+            Some(bytes) => {
+                let mut myself = Myself::from_bytes(&bytes)
+                    .map_err(|error| unusable(format!("its own past: {error}")))?;
+                myself.start(fresh[1]);
+                myself
+            }
+            None => Myself::new(fresh[0], fresh[1]),
+        };
+        let mut peers = BTreeMap::new();
+        for voter in electorate.voters() {
+            if let Some(bytes) = store.get(&peer_key(voter.id)).map_err(failed)? {
+                let peer = Peer::from_bytes(&bytes)
+                    .map_err(|error| unusable(format!("the past of {}: {error}", voter.name)))?;
+                peers.insert(voter.id, peer);
+            }
+        }
+        let me = NodeId::of_voter(name);
+        let mut batch = Batch::default();
+        batch.put(OWNER_KEY.to_vec(), codec::encode(BOOK_VERSION, &owner));
+        batch.put(MYSELF_KEY.to_vec(), myself.to_bytes());
+        let may_vote = watch::Sender::new(myself.may_vote(electorate, me));
+        let book = Self {
+            store,
+            me,
+            electorate: electorate.clone(),
+            pages: Mutex::new(Pages { myself, peers }),
+            may_vote,
+        };
+        // The start must be durable before any peer hears of it.
+        book.write(batch).await.map_err(failed)?;
+        Ok(book)
+    }
+
+    fn pages(&self) -> MutexGuard<'_, Pages> {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn write(&self, batch: Batch) -> Result<(), StoreFailed> {
+        let (sender, written) = tokio::sync::oneshot::channel();
+        self.store.write(batch, Durability::Now, move |result| {
+            let _ = sender.send(result);
+        });
+        let result = written.await.map_err(|_| StoreFailed::Closed)?;
+        result.map(|_| ())
+    }
+
+    pub(super) fn boot(&self) -> BootId {
+        self.pages().myself.boot()
+    }
+
+    pub(super) fn sequence(&self) -> u64 {
+        self.store.sequence()
+    }
+
+    pub(super) fn may_vote(&self) -> bool {
+        *self.may_vote.borrow()
+    }
+
+    /// The names of the voters that have not confirmed this one's past yet.
+    pub(super) fn waiting_for(&self) -> Vec<String> {
+        self.pages().myself.waiting_for(&self.electorate, self.me)
+    }
+
+    /// Why `peer` is refused for good, if it is.
+    pub(super) fn refused(&self, peer: NodeId) -> Option<String> {
+        self.pages().peers.get(&peer)?.refused.clone()
+    }
+
+    pub(super) fn claim(&self) -> Claim {
+        let sequence = self.store.sequence();
+        self.pages()
+            .myself
+            .claim(sequence, &self.electorate, self.me)
+    }
+
+    pub(super) fn peer(&self, peer: NodeId) -> Option<Peer> {
+        self.pages().peers.get(&peer).cloned()
+    }
+
+    pub(super) fn boots_since(&self, remembered: Option<&Memory>) -> Option<Vec<BootId>> {
+        self.pages().myself.boots_since(remembered)
+    }
+
+    /// Judges a peer's claim. Returns when the verdict is durable: only then may the peer learn
+    /// of it.
+    pub(super) async fn judge(
+        &self,
+        peer: NodeId,
+        asked: Option<&Peer>,
+        claim: &Claim,
+        boots: Option<&[BootId]>,
+    ) -> Result<Verdict, StoreFailed> {
+        let (verdict, batch) = {
+            let mut pages = self.pages();
+            let verdict = judge(pages.peers.get(&peer), asked, claim, boots);
+            let mut batch = Batch::default();
+            match &verdict {
+                Verdict::New(known) | Verdict::Known(known) | Verdict::Refuse { peer: known, .. } => {
+                    batch.put(peer_key(peer), known.to_bytes());
+                    pages.peers.insert(peer, known.clone());
+                }
+                Verdict::AskAgain => {}
+            }
+            (verdict, batch)
+        };
+        if !batch.is_empty() {
+            self.write(batch).await?;
+        }
+        Ok(verdict)
+    }
+
+    /// `peer` has confirmed that it never knew another incarnation of this voter. Returns whether
+    /// this voter may vote from now on and could not before.
+    pub(super) async fn qualify(&self, peer: NodeId) -> Result<bool, StoreFailed> {
+        let batch = {
+            let mut pages = self.pages();
+            if !pages.myself.qualify(peer) {
+                return Ok(false);
+            }
+            let mut batch = Batch::default();
+            batch.put(MYSELF_KEY.to_vec(), pages.myself.to_bytes());
+            batch
+        };
+        self.write(batch).await?;
+        let may_vote = self.pages().myself.may_vote(&self.electorate, self.me);
+        let gained = self
+            .may_vote
+            .send_if_modified(|was| !std::mem::replace(was, may_vote) && may_vote);
+        Ok(gained)
+    }
+
+    /// A reply of `peer` told how far its log is durable.
+    pub(super) fn heard(&self, peer: NodeId, sequence: u64) {
+        if let Some(known) = self.pages().peers.get_mut(&peer) {
+            known.heard(sequence);
+        }
+    }
+
+    /// Keeps what was heard of `peer` with the next commit.
+    pub(super) fn keep(&self, peer: NodeId) {
+        let mut batch = Batch::default();
+        if let Some(known) = self.pages().peers.get(&peer) {
+            batch.put(peer_key(peer), known.to_bytes());
+        }
+        if !batch.is_empty() {
+            self.store.write(batch, Durability::Lazy, |_| {});
+        }
+    }
+}
+
+fn peer_key(peer: NodeId) -> Vec<u8> {
+    let mut key = PEER_KEY_PREFIX.to_vec();
+    key.extend_from_slice(&peer.as_u64().to_be_bytes());
+    key
+}

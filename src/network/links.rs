@@ -1,0 +1,357 @@
+//! The admitted connections of this node: at most one a peer, kept up by redialing, and the
+//! [`Peers`] that groups talk to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use rand::rngs::StdRng;
+use rand::{Rng, RngExt};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::book::Book;
+use super::electorate::Electorate;
+use super::hello::Terms;
+use super::past::BootId;
+use super::proof::Kind;
+use crate::codec::FRAME_BYTES_MAX;
+use crate::group::{CallError, Directory, Peers};
+use crate::id::{GroupId, NodeId};
+use crate::transport::{Connection, Incoming, PeerKey, Transport};
+
+/// The most links to other nodes.
+pub(super) const LINKS_MAX: usize = 1_024;
+
+/// How long a peer may take to send a request that it has begun.
+const REQUEST_READ_MS: u64 = 10_000;
+
+/// In front of every reply: how far the log of the one who replies is durable (0: an observer).
+const SEQUENCE_BYTES: usize = 8;
+
+/// Codes with which a connection is closed.
+pub(super) mod code {
+    pub(crate) const REPLACED: u32 = 1;
+    pub(crate) const REFUSED: u32 = 2;
+    pub(crate) const SHUTDOWN: u32 = 3;
+    pub(crate) const FAILED: u32 = 4;
+}
+
+/// An admitted connection.
+pub(super) struct Link {
+    pub(super) node: NodeId,
+    pub(super) connection: Arc<dyn Connection>,
+    /// The node that dialed: of two links to one peer the one dialed by the lower id stays.
+    pub(super) dialer: NodeId,
+    /// Which start of a voter this is a link to.
+    pub(super) boot: Option<BootId>,
+}
+
+pub(super) struct Links {
+    pub(super) me: NodeId,
+    pub(super) kind: Kind,
+    pub(super) electorate: Electorate,
+    pub(super) terms: Terms,
+    pub(super) voter_keys: BTreeMap<PeerKey, NodeId>,
+    pub(super) transport: Arc<dyn Transport>,
+    /// A voter's.
+    pub(super) book: Option<Arc<Book>>,
+    pub(super) down: CancellationToken,
+    pub(super) tasks: TaskTracker,
+    voters: BTreeSet<NodeId>,
+    entropy: Mutex<StdRng>,
+    directory: OnceLock<Weak<Directory>>,
+    table: Mutex<BTreeMap<NodeId, Arc<Link>>>,
+    changed: watch::Sender<u64>,
+    /// Why a voter is not linked, in words.
+    troubles: Mutex<BTreeMap<NodeId, String>>,
+    pub(super) unadmitted: AtomicUsize,
+}
+
+/// What a [`Links`] is made of.
+pub(super) struct Parts {
+    pub(super) me: NodeId,
+    pub(super) kind: Kind,
+    pub(super) electorate: Electorate,
+    pub(super) terms: Terms,
+    pub(super) voter_keys: BTreeMap<PeerKey, NodeId>,
+    pub(super) transport: Arc<dyn Transport>,
+    pub(super) book: Option<Arc<Book>>,
+    pub(super) entropy: StdRng,
+    pub(super) down: CancellationToken,
+    pub(super) tasks: TaskTracker,
+}
+
+impl Links {
+    pub(super) fn new(parts: Parts) -> Self {
+        Self {
+            me: parts.me,
+            kind: parts.kind,
+            voters: parts.electorate.voters().iter().map(|v| v.id).collect(),
+            electorate: parts.electorate,
+            terms: parts.terms,
+            voter_keys: parts.voter_keys,
+            transport: parts.transport,
+            book: parts.book,
+            down: parts.down,
+            tasks: parts.tasks,
+            entropy: Mutex::new(parts.entropy),
+            directory: OnceLock::new(),
+            table: Mutex::default(),
+            changed: watch::Sender::new(0),
+            troubles: Mutex::default(),
+            unadmitted: AtomicUsize::new(0),
+        }
+    }
+
+    /// The directory that answers requests; set once, before the first link.
+    pub(super) fn serve(&self, directory: &Arc<Directory>) {
+        let first = self.directory.set(Arc::downgrade(directory)).is_ok();
+        assert!(first, "links serve one directory");
+    }
+
+    pub(super) fn directory(&self) -> Option<Arc<Directory>> {
+        self.directory.get()?.upgrade()
+    }
+
+    fn table(&self) -> MutexGuard<'_, BTreeMap<NodeId, Arc<Link>>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn link(&self, node: NodeId) -> Option<Arc<Link>> {
+        self.table().get(&node).cloned()
+    }
+
+    pub(super) fn linked(&self) -> Vec<NodeId> {
+        self.table().keys().copied().collect()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.table().len() >= LINKS_MAX
+    }
+
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    pub(super) fn random(&self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        self.entropy
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .fill_bytes(&mut bytes);
+        bytes
+    }
+
+    /// Notes why a voter is not linked; the first time, and whenever it changes, in the log too.
+    pub(super) fn trouble(&self, node: NodeId, what: String) {
+        let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        if troubles.get(&node) != Some(&what) {
+            tracing::debug!(voter = %self.name(node), %what, "no link");
+            troubles.insert(node, what);
+        }
+    }
+
+    pub(super) fn trouble_with(&self, node: NodeId) -> Option<String> {
+        let troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        troubles.get(&node).cloned()
+    }
+
+    /// What a person calls the node.
+    pub(super) fn name(&self, node: NodeId) -> String {
+        match self.electorate.get(node) {
+            Some(voter) => voter.name.clone(),
+            None => format!("observer {node}"),
+        }
+    }
+
+    /// Makes an admitted connection the link to its peer, unless there is a better one. Returns
+    /// whether it was taken.
+    pub(super) fn add(self: &Arc<Self>, link: Link) -> bool {
+        let link = Arc::new(link);
+        let node = link.node;
+        let replaced = {
+            let mut table = self.table();
+            if self.down.is_cancelled() {
+                return false;
+            }
+            if let Some(old) = table.get(&node)
+                && old.boot == link.boot
+                && old.dialer < link.dialer
+            {
+                return false;
+            }
+            table.insert(node, link.clone())
+        };
+        self.troubles
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&node);
+        let directory = self.directory();
+        if let Some(old) = replaced {
+            // The peer may have given up the old link before we noticed, and with it all that it
+            // knew about us: begin anew with it.
+            old.connection.close(code::REPLACED, "replaced by a newer link");
+            if let Some(directory) = &directory {
+                directory.link_down(node);
+            }
+        }
+        tracing::debug!(peer = %self.name(node), "linked");
+        self.changed.send_modify(|changes| *changes += 1);
+        let (this, served) = (self.clone(), link);
+        self.spawn_task(async move { this.run(served).await });
+        if let Some(directory) = &directory {
+            directory.link_up(node);
+        }
+        true
+    }
+
+    /// Serves the peer's requests until the connection ends.
+    async fn run(self: Arc<Self>, link: Arc<Link>) {
+        while let Ok(incoming) = link.connection.incoming().await {
+            let (this, peer) = (self.clone(), link.node);
+            self.spawn_task(async move { this.answer(peer, incoming).await });
+        }
+        let closed = link.connection.closed().await;
+        let current = {
+            let mut table = self.table();
+            let current = table
+                .get(&link.node)
+                .is_some_and(|known| Arc::ptr_eq(known, &link));
+            if current {
+                table.remove(&link.node);
+            }
+            current
+        };
+        if !current {
+            return;
+        }
+        tracing::debug!(peer = %self.name(link.node), %closed, "link lost");
+        if self.voters.contains(&link.node) {
+            self.trouble(link.node, closed.to_string());
+        }
+        if let Some(book) = &self.book {
+            book.keep(link.node);
+        }
+        self.changed.send_modify(|changes| *changes += 1);
+        if let Some(directory) = self.directory() {
+            directory.link_down(link.node);
+        }
+    }
+
+    async fn answer(self: Arc<Self>, peer: NodeId, mut incoming: Incoming) {
+        let read = incoming.read(FRAME_BYTES_MAX);
+        let frame = match tokio::time::timeout(Duration::from_millis(REQUEST_READ_MS), read).await {
+            Ok(Ok(frame)) => frame,
+            Ok(Err(error)) => {
+                tracing::debug!(peer = %self.name(peer), %error, "bad request");
+                return;
+            }
+            Err(_) => return,
+        };
+        let Some(directory) = self.directory() else {
+            return;
+        };
+        let answer = directory.answer(peer, &frame).await;
+        let sequence = self.book.as_ref().map_or(0, |book| book.sequence());
+        let mut reply = Vec::with_capacity(SEQUENCE_BYTES + answer.len());
+        reply.extend_from_slice(&sequence.to_le_bytes());
+        reply.extend_from_slice(&answer);
+        // A reply that cannot be sent is lost; the peer's deadline tells it so.
+        let _ = incoming.reply(reply).await;
+    }
+
+    /// Runs a task until it ends or the node goes down.
+    pub(super) fn spawn_task(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let down = self.down.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = down.cancelled() => {}
+                () = task => {}
+            }
+        });
+    }
+
+    /// Closes all links.
+    pub(super) fn close(&self, code: u32, reason: &str) {
+        for link in std::mem::take(&mut *self.table()).into_values() {
+            if let Some(book) = &self.book {
+                book.keep(link.node);
+            }
+            link.connection.close(code, reason);
+        }
+    }
+
+    pub(super) fn unadmitted_add(self: &Arc<Self>) -> Unadmitted {
+        self.unadmitted.fetch_add(1, Ordering::Relaxed);
+        Unadmitted(self.clone())
+    }
+}
+
+/// Counts a connection as long as it is not admitted.
+pub(super) struct Unadmitted(Arc<Links>);
+
+impl Drop for Unadmitted {
+    fn drop(&mut self) {
+        self.0.unadmitted.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Peers for Links {
+    fn me(&self) -> NodeId {
+        self.me
+    }
+
+    fn voters(&self) -> &BTreeSet<NodeId> {
+        &self.voters
+    }
+
+    fn order(&self, group: &GroupId) -> Vec<NodeId> {
+        self.electorate.preference(group)
+    }
+
+    fn follow_order(&self, group: &GroupId) -> Vec<NodeId> {
+        self.electorate.preference_for(group, self.me)
+    }
+
+    fn is_linked(&self, node: NodeId) -> bool {
+        self.table().contains_key(&node)
+    }
+
+    fn call(&self, node: NodeId, frame: Vec<u8>) -> BoxFuture<'static, Result<Vec<u8>, CallError>> {
+        let link = self.link(node);
+        let book = self.book.clone();
+        Box::pin(async move {
+            let link = link.ok_or(CallError::NoLink(node))?;
+            let mut reply = link
+                .connection
+                .request(frame, FRAME_BYTES_MAX)
+                .await
+                .map_err(|error| CallError::Link(error.to_string()))?;
+            let Some((sequence, _)) = reply.split_first_chunk::<SEQUENCE_BYTES>() else {
+                return Err(CallError::Link("a reply without its head".into()));
+            };
+            if let Some(book) = book {
+                book.heard(node, u64::from_le_bytes(*sequence));
+            }
+            reply.drain(..SEQUENCE_BYTES);
+            Ok(reply)
+        })
+    }
+
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        self.spawn_task(task);
+    }
+
+    fn jitter_ms(&self, max_ms: u64) -> u64 {
+        let mut entropy = self.entropy.lock().unwrap_or_else(PoisonError::into_inner);
+        entropy.random_range(0..max_ms.max(1))
+    }
+
+    fn may_vote(&self) -> bool {
+        self.book.as_ref().is_some_and(|book| book.may_vote())
+    }
+}

@@ -1,0 +1,141 @@
+//! Makes groups of batches durable, visible and answered, in that order. No threads, no queue:
+//! whoever owns the engine decides when it runs.
+
+use std::io;
+use std::sync::Arc;
+
+use super::StoreConfig;
+use super::checkpointer::{Checkpointer, Frozen};
+use super::error::StoreFailed;
+use super::health::Health;
+use super::job::Job;
+use super::log::Log;
+use super::view::View;
+
+/// Invariant: after a failure it touches the disk no more.
+pub(super) struct Engine {
+    view: Arc<View>,
+    health: Arc<Health>,
+    /// `None`: in memory.
+    disk: Option<OnDisk>,
+}
+
+pub(super) struct OnDisk {
+    pub(super) log: Log,
+    pub(super) checkpointer: Checkpointer,
+    pub(super) config: StoreConfig,
+}
+
+impl Engine {
+    pub(super) fn new(view: Arc<View>, health: Arc<Health>, disk: Option<OnDisk>) -> Self {
+        Self { view, health, disk }
+    }
+
+    pub(super) fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// One group. Every job is answered before this returns, in order.
+    pub(super) fn commit(&mut self, mut jobs: Vec<Job>) {
+        match self.persist(&jobs) {
+            Ok(()) => {}
+            Err(failure) => return answer_all(jobs, &failure),
+        }
+        // An empty batch gets no number: it is as durable as the one before it.
+        let mut sequence = self.view.sequence();
+        let sequences: Vec<u64> = jobs
+            .iter()
+            .map(|job| {
+                sequence += u64::from(!job.batch.is_empty());
+                sequence
+            })
+            .collect();
+        let batches = jobs.iter_mut().map(|job| std::mem::take(&mut job.batch));
+        let table_bytes = self.view.apply(batches, sequence);
+        let mut all_returned = true;
+        for (job, sequence) in jobs.into_iter().zip(sequences) {
+            all_returned &= job.done.answer(Ok(sequence));
+        }
+        if !all_returned {
+            // Whoever it belongs to is in an unknown state; going on would hide that.
+            self.health.poison("a callback panicked");
+        }
+        // After the answers: nobody who has been answered waits for a checkpoint.
+        if let Some(disk) = &self.disk
+            && (disk.log.is_full() || table_bytes >= disk.config.table_bytes_max)
+            && let Err(error) = self.rotate()
+        {
+            self.health
+                .poison(&format!("the log could not be continued: {error}"));
+        }
+    }
+
+    fn persist(&mut self, jobs: &[Job]) -> Result<(), StoreFailed> {
+        self.health.check()?;
+        let batches = || jobs.iter().map(|job| &job.batch).filter(|b| !b.is_empty());
+        let Some(disk) = &mut self.disk else {
+            return Ok(());
+        };
+        if batches().next().is_none() {
+            return Ok(());
+        }
+        disk.log
+            .append(self.view.sequence() + 1, batches())
+            .map_err(|error| {
+                self.health
+                    .poison(&format!("the log could not be written: {error}"))
+            })
+    }
+
+    /// Starts a new segment and sends everything before it to the checkpoint. Waits for the
+    /// checkpoint before, if it lags: that bounds memory to two tables.
+    fn rotate(&mut self) -> io::Result<()> {
+        let Some(disk) = &mut self.disk else {
+            return Ok(());
+        };
+        disk.checkpointer.wait();
+        if self.health.failure().is_some() {
+            return Ok(());
+        }
+        disk.log.rotate(self.view.sequence() + 1)?;
+        self.checkpoint();
+        Ok(())
+    }
+
+    /// Sends everything so far to the checkpoint, without waiting for it. The current segment
+    /// stays, since it is written to.
+    pub(super) fn checkpoint(&mut self) {
+        let Some(disk) = &mut self.disk else {
+            return;
+        };
+        disk.checkpointer.wait();
+        if self.health.failure().is_some() {
+            return;
+        }
+        if let Some(table) = self.view.freeze() {
+            disk.checkpointer.submit(Frozen {
+                table,
+                sequence: self.view.sequence(),
+                segment: disk.log.index(),
+            });
+        }
+    }
+
+    /// Ends everything and releases every file. `checkpoint` spares the next start the replay.
+    pub(super) fn finish(mut self, checkpoint: bool) {
+        if checkpoint {
+            self.checkpoint();
+        }
+        if let Some(disk) = self.disk.take() {
+            disk.checkpointer.stop();
+        }
+        self.view.close();
+    }
+}
+
+pub(super) fn answer_all(jobs: impl IntoIterator<Item = Job>, failure: &StoreFailed) {
+    for job in jobs {
+        // Nothing is left to poison.
+        let _ = job.done.answer(Err(failure.clone()));
+    }
+}

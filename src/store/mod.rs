@@ -1,0 +1,239 @@
+//! A small durable key-value store: atomic batches, one sync for all that wait.
+//!
+//! Batches go into a write-ahead log of our own and, once synced, into tables in memory; a
+//! checkpoint moves them into redb behind the writer's back. Keys and values are bytes; what
+//! they mean is known above.
+//!
+//! ```text
+//! Store -> queue -> engine -> log      append + sync, then
+//!                          -> view     visible to readers, then answered
+//!                          -> checkpointer -> checkpoint (redb), old segments removed
+//! ```
+
+mod batch;
+mod checkpoint;
+mod checkpointer;
+mod disk;
+mod engine;
+mod error;
+mod files;
+mod health;
+mod job;
+mod log;
+mod queue;
+mod record;
+mod recovery;
+#[cfg(test)]
+mod sim;
+mod table;
+#[cfg(test)]
+mod tests;
+mod view;
+mod writer;
+
+use std::path::Path;
+use std::sync::Arc;
+
+pub(crate) use batch::{BATCH_BYTES_MAX, Batch, Durability};
+pub(crate) use error::{StoreFailed, StoreOpenError};
+
+use checkpointer::{Checkpointer, Work};
+use disk::Disk;
+use engine::{Engine, OnDisk};
+use files::Folder;
+use health::Health;
+use job::{Done, Job};
+use view::View;
+use writer::Writer;
+
+/// A lazy batch waits this long for a `Now` batch to ride with, then it is synced by itself.
+pub(crate) const LAZY_SYNC_AFTER_MS: u64 = 5;
+
+/// How big things may grow. Memory is bounded by two tables and the cache, beside what callers
+/// have queued.
+#[derive(Clone, Debug)]
+pub(crate) struct StoreConfig {
+    /// A segment that is full is closed and sent to the checkpoint.
+    pub(crate) segment_bytes_max: u64,
+    /// So is one whose table takes this much memory, overhead included.
+    pub(crate) table_bytes_max: usize,
+    /// redb's cache.
+    pub(crate) cache_bytes_max: usize,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self {
+            segment_bytes_max: 16 * 1024 * 1024,
+            table_bytes_max: 32 * 1024 * 1024,
+            cache_bytes_max: 32 * 1024 * 1024,
+        }
+    }
+}
+
+/// Who runs the writer and the checkpointer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Executor {
+    /// A thread each.
+    Threads,
+    /// Whoever calls, so that one seed gives one history. Lazy batches wait for the next `Now`.
+    Inline,
+}
+
+/// A handle on the store; clones share it. When the last one goes without [`Store::close`], what
+/// was queued is still written and the threads end by themselves soon after.
+#[derive(Clone)]
+pub(crate) struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    view: Arc<View>,
+    health: Arc<Health>,
+    writer: Writer,
+}
+
+impl Store {
+    /// Opens the store in `dir`, which is created if it is missing, and recovers it if need be.
+    pub(crate) fn open(dir: &Path, config: StoreConfig) -> Result<Store, StoreOpenError> {
+        let disk = Arc::new(Folder::open(dir)?);
+        Self::open_on(disk, config, Executor::Threads)
+    }
+
+    /// A store that forgets everything when it is dropped; batches are applied inline.
+    pub(crate) fn in_memory() -> Store {
+        let view = Arc::new(View::new(None, table::Table::default(), 0));
+        let health = Health::new();
+        let engine = Engine::new(view.clone(), health.clone(), None);
+        let writer = Writer::inline(engine, true);
+        Self::new(view, health, writer)
+    }
+
+    fn open_on(
+        disk: Arc<dyn Disk>,
+        config: StoreConfig,
+        executor: Executor,
+    ) -> Result<Store, StoreOpenError> {
+        let recovered = recovery::recover(disk.clone(), &config)?;
+        let view = Arc::new(View::new(
+            Some(recovered.checkpoint),
+            recovered.table,
+            recovered.sequence,
+        ));
+        let health = Health::new();
+        let work = Work {
+            disk,
+            view: view.clone(),
+            health: health.clone(),
+        };
+        let no_thread = StoreOpenError::io("the store cannot start a thread");
+        let checkpointer = match executor {
+            Executor::Inline => Checkpointer::Inline(work),
+            Executor::Threads => match Checkpointer::spawn(work) {
+                Ok(checkpointer) => checkpointer,
+                Err(error) => return Err(no_thread(error)),
+            },
+        };
+        let on_disk = OnDisk {
+            log: recovered.log,
+            checkpointer,
+            config,
+        };
+        let mut engine = Engine::new(view.clone(), health.clone(), Some(on_disk));
+        if recovered.lags {
+            engine.checkpoint();
+        }
+        let writer = match executor {
+            Executor::Inline => Writer::inline(engine, false),
+            Executor::Threads => Writer::spawn(engine).map_err(no_thread)?,
+        };
+        Ok(Self::new(view, health, writer))
+    }
+
+    fn new(view: Arc<View>, health: Arc<Health>, writer: Writer) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                view,
+                health,
+                writer,
+            }),
+        }
+    }
+
+    /// Queues a batch and returns; never waits for the disk. Batches reach the log in the order
+    /// of the calls. `done` runs exactly once, in that order too: with the batch's sequence
+    /// number when it is durable and visible, or with the failure. It runs on the writer's
+    /// thread and holds up every other batch; it must not block or panic.
+    ///
+    /// The queue has no limit of its own: callers keep [`Store::queued_bytes`] in theirs.
+    pub(crate) fn write(
+        &self,
+        batch: Batch,
+        durability: Durability,
+        done: impl FnOnce(Result<u64, StoreFailed>) + Send + 'static,
+    ) {
+        let done = Done::new(done);
+        let bytes = batch.bytes();
+        if bytes > BATCH_BYTES_MAX {
+            let bytes_max = BATCH_BYTES_MAX;
+            // A panic in it is the caller's own; no batch is affected.
+            let _ = done.answer(Err(StoreFailed::TooLarge { bytes, bytes_max }));
+            return;
+        }
+        self.inner.writer.push(Job {
+            batch,
+            durability,
+            done,
+        });
+    }
+
+    /// The bytes of all batches that wait for the writer.
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.inner.writer.queued_bytes()
+    }
+
+    /// Reads what is durable. May wait for the disk, if the key is not in memory.
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFailed> {
+        self.inner.health.check()?;
+        self.inner.view.get(key)
+    }
+
+    /// All pairs whose key starts with `prefix`, ordered by key, as of one moment.
+    pub(crate) fn scan(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreFailed> {
+        self.inner.health.check()?;
+        self.inner.view.scan(prefix)
+    }
+
+    /// The sequence number of the last durable batch. It grows for ever, also over restarts.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.inner.view.sequence()
+    }
+
+    /// Returns when everything that was queued before is durable, lazy batches too.
+    pub(crate) async fn flush(&self) -> Result<u64, StoreFailed> {
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        self.write(Batch::default(), Durability::Now, move |result| {
+            // Nobody listens if this future was dropped.
+            let _ = answer.send(result);
+        });
+        // `done` always runs, so the sender is never just dropped.
+        answered.await.unwrap_or(Err(StoreFailed::Closed))
+    }
+
+    /// Why the store stopped for good, if it did.
+    pub(crate) fn failure(&self) -> Option<StoreFailed> {
+        self.inner.health.failure()
+    }
+
+    /// Resolves when the store stops for good after a failure; a close is none.
+    pub(crate) async fn failed(&self) -> StoreFailed {
+        self.inner.health.failed().await
+    }
+
+    /// Writes what is queued, takes a checkpoint, ends the threads and releases every file and
+    /// the lock before it returns. Later writes and reads fail with [`StoreFailed::Closed`].
+    /// Every call returns only when all this is done, whoever began it.
+    pub(crate) async fn close(&self) {
+        self.inner.writer.close().await;
+    }
+}

@@ -1,0 +1,176 @@
+//! What readers see: the active table over the frozen one over the checkpoint.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::batch::Batch;
+use super::checkpoint::Checkpoint;
+use super::error::StoreFailed;
+use super::table::Table;
+
+/// Invariant: `active` over `frozen` over `checkpoint` is exactly the effect of the batches
+/// `..=sequence`, all of which are durable. Only the writer applies and freezes; only the
+/// checkpointer thaws, after it has committed what was frozen.
+///
+/// Locks are taken in the order `checkpoint`, `tables`, and no panic leaves either half changed.
+pub(super) struct View {
+    tables: RwLock<Tables>,
+    /// `None`: in memory only, or closed. Readers hold the lock for as long as they use redb, so
+    /// that `close` can tell that its file is released.
+    checkpoint: RwLock<Option<Checkpoint>>,
+    sequence: AtomicU64,
+    in_memory: bool,
+}
+
+struct Tables {
+    active: Table,
+    frozen: Option<Arc<Table>>,
+    open: bool,
+}
+
+impl View {
+    pub(super) fn new(checkpoint: Option<Checkpoint>, active: Table, sequence: u64) -> Self {
+        Self {
+            tables: RwLock::new(Tables {
+                active,
+                frozen: None,
+                open: true,
+            }),
+            in_memory: checkpoint.is_none(),
+            checkpoint: RwLock::new(checkpoint),
+            sequence: AtomicU64::new(sequence),
+        }
+    }
+
+    pub(super) fn sequence(&self) -> u64 {
+        self.sequence.load(Ordering::Acquire)
+    }
+
+    /// Makes durable batches visible, all at once. Returns the memory that the active table
+    /// takes now, in bytes.
+    pub(super) fn apply(&self, batches: impl Iterator<Item = Batch>, sequence: u64) -> usize {
+        let mut tables = write(&self.tables);
+        for batch in batches {
+            if self.in_memory {
+                tables.active.apply_alone(batch.into_ops());
+            } else {
+                tables.active.apply(batch.into_ops());
+            }
+        }
+        self.sequence.store(sequence, Ordering::Release);
+        tables.active.bytes()
+    }
+
+    /// Sets the active table aside for the next checkpoint. `None`: there is nothing in it.
+    pub(super) fn freeze(&self) -> Option<Arc<Table>> {
+        let mut tables = write(&self.tables);
+        debug_assert!(tables.frozen.is_none(), "one frozen table at a time");
+        if tables.active.is_empty() {
+            return None;
+        }
+        let frozen = Arc::new(std::mem::take(&mut tables.active));
+        tables.frozen = Some(frozen.clone());
+        Some(frozen)
+    }
+
+    /// Moves the frozen table into the checkpoint.
+    pub(super) fn checkpoint(&self, frozen: &Table, sequence: u64) -> io::Result<()> {
+        let checkpoint = read(&self.checkpoint);
+        let Some(checkpoint) = &*checkpoint else {
+            return Err(io::Error::other("the checkpoint is closed"));
+        };
+        checkpoint.commit(frozen, sequence)?;
+        write(&self.tables).frozen = None;
+        Ok(())
+    }
+
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFailed> {
+        let checkpoint = read(&self.checkpoint);
+        let tables = read(&self.tables);
+        if !tables.open {
+            return Err(StoreFailed::Closed);
+        }
+        for table in [Some(&tables.active), tables.frozen.as_deref()] {
+            if let Some(found) = table.and_then(|table| table.get(key)) {
+                return Ok(found.cloned());
+            }
+        }
+        let Some(checkpoint) = &*checkpoint else {
+            return Ok(None);
+        };
+        // Begun under the lock, so that tables and checkpoint are of one moment; read outside,
+        // so that a slow disk does not hold up the writer.
+        let reader = checkpoint.reader().map_err(read_failed)?;
+        drop(tables);
+        reader.get(key).map_err(read_failed)
+    }
+
+    pub(super) fn scan(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreFailed> {
+        let checkpoint = read(&self.checkpoint);
+        let tables = read(&self.tables);
+        if !tables.open {
+            return Err(StoreFailed::Closed);
+        }
+        let mut newer = BTreeMap::new();
+        for table in [tables.frozen.as_deref(), Some(&tables.active)] {
+            for (key, value) in table.iter().flat_map(|table| table.scan(prefix)) {
+                newer.insert(key.clone(), value.clone());
+            }
+        }
+        let reader = checkpoint.as_ref().map(Checkpoint::reader).transpose();
+        let reader = reader.map_err(read_failed)?;
+        drop(tables);
+        let older = match reader {
+            Some(reader) => reader.scan(prefix).map_err(read_failed)?,
+            None => Vec::new(),
+        };
+        Ok(overlay(older, newer))
+    }
+
+    /// Releases the checkpoint's file, once the last reader has let go of it.
+    pub(super) fn close(&self) {
+        let mut checkpoint = write(&self.checkpoint);
+        let mut tables = write(&self.tables);
+        tables.open = false;
+        tables.active = Table::default();
+        tables.frozen = None;
+        drop(tables);
+        *checkpoint = None;
+    }
+}
+
+fn overlay(
+    older: Vec<(Vec<u8>, Vec<u8>)>,
+    newer: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+) -> Vec<(Vec<u8>, Vec<u8>)> {
+    if newer.is_empty() {
+        return older;
+    }
+    let mut pairs = Vec::with_capacity(older.len() + newer.len());
+    let mut older = older.into_iter().peekable();
+    for (key, value) in newer {
+        while let Some(pair) = older.next_if(|(old, _)| *old < key) {
+            pairs.push(pair);
+        }
+        older.next_if(|(old, _)| *old == key);
+        if let Some(value) = value {
+            pairs.push((key, value));
+        }
+    }
+    pairs.extend(older);
+    pairs
+}
+
+fn read_failed(error: io::Error) -> StoreFailed {
+    StoreFailed::Read(error.to_string().into())
+}
+
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
