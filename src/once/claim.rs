@@ -1,7 +1,6 @@
 //! A claim: a proposal that learns whether it won.
 
 use std::fmt;
-use std::sync::Arc;
 
 use crate::id::{GroupId, ProposalId, Version};
 use crate::machine::{Command, Proposal, Slot};
@@ -143,18 +142,10 @@ impl<T> fmt::Debug for Pending<T> {
     }
 }
 
-/// A proposal of `bytes`.
-pub(super) fn proposal(id: ProposalId, bytes: Vec<u8>, proposed_at_ms: u64) -> Proposal {
-    Proposal {
-        id,
-        value: Arc::from(bytes),
-        proposed_at_ms,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
+    use std::sync::Arc;
 
     use super::*;
     use crate::id::NodeId;
@@ -162,7 +153,11 @@ mod tests {
     fn numbered(n: u8) -> impl FnOnce(&u8) -> Result<Proposal, Infallible> {
         move |value| {
             let id = ProposalId::new([n; 16], NodeId::of_voter("a"), [0; 16], &[*value]);
-            Ok(proposal(id, vec![*value], u64::from(n)))
+            Ok(Proposal {
+                id,
+                value: Arc::from([*value].as_slice()),
+                proposed_at_ms: u64::from(n),
+            })
         }
     }
 
@@ -194,7 +189,10 @@ mod tests {
     #[test]
     fn a_value_that_cannot_be_encoded_leaves_it_unbound() {
         let mut pending = Pending::from(7);
-        assert_eq!(pending.offer_to(group(1), |_| Err("too large")).err(), Some("too large"));
+        assert_eq!(
+            pending.offer_to(group(1), |_| Err("too large")).err(),
+            Some("too large")
+        );
         assert!(pending.offer.is_none());
         assert_eq!(pending.into_value(), 7);
     }
