@@ -8,6 +8,9 @@ mod error;
 mod when;
 mod write;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::sync::Arc;
 

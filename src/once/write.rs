@@ -285,7 +285,7 @@ where
     }
 
     /// A new proposal of `value`.
-    fn propose(&self, value: &T) -> Result<Proposal, EncodeError> {
+    pub(super) fn propose(&self, value: &T) -> Result<Proposal, EncodeError> {
         let bytes = encode_value(value, self.cell.config.bytes_max())?;
         let network = self.cell.network();
         Ok(Proposal {
