@@ -1,6 +1,7 @@
 //! A claim: a proposal that learns whether it won.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::id::{GroupId, ProposalId, Version};
 use crate::machine::{Command, Proposal, Slot};
@@ -71,12 +72,11 @@ impl<T> Claim<T> {
 /// ```
 pub struct Pending<T> {
     value: T,
-    offer: Option<Offer>,
+    offer: Option<Arc<Offer>>,
 }
 
 /// A value as it was offered to a group. It keeps the bytes: all retries of a proposal carry the
 /// same ones, whatever `Serialize` would make of the value the next time.
-#[derive(Clone)]
 pub(super) struct Offer {
     pub(super) group: GroupId,
     pub(super) proposal: Proposal,
@@ -112,12 +112,12 @@ impl<T> Pending<T> {
         &mut self,
         group: GroupId,
         new: impl FnOnce(&T) -> Result<Proposal, E>,
-    ) -> Result<Offer, E> {
+    ) -> Result<Arc<Offer>, E> {
         if let Some(offer) = self.offer.as_ref().filter(|offer| offer.group == group) {
             return Ok(offer.clone());
         }
         let proposal = new(&self.value)?;
-        let offer = Offer { group, proposal };
+        let offer = Arc::new(Offer { group, proposal });
         self.offer = Some(offer.clone());
         Ok(offer)
     }
@@ -134,7 +134,7 @@ impl<T> From<T> for Pending<T> {
 impl<T> fmt::Debug for Pending<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let group = self.offer.as_ref().map(|offer| offer.group);
-        let id = self.offer.as_ref().map(Offer::id);
+        let id = self.offer.as_ref().map(|offer| offer.id());
         f.debug_struct("Pending")
             .field("group", &group)
             .field("proposal", &id)
@@ -145,7 +145,6 @@ impl<T> fmt::Debug for Pending<T> {
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
-    use std::sync::Arc;
 
     use super::*;
     use crate::id::NodeId;
