@@ -9,6 +9,7 @@ use redb::{
     StorageBackend, StorageError, TableDefinition, TableError,
 };
 
+use super::Pair;
 use super::disk::{Disk, DiskFile};
 use super::error::StoreOpenError;
 use super::table::Table;
@@ -37,8 +38,6 @@ pub(super) struct Checkpoint {
 /// One moment of the checkpoint.
 pub(super) struct CheckpointReader(ReadTransaction);
 
-type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
-
 impl Checkpoint {
     /// Writes an empty checkpoint under its temporary name and makes its content durable.
     pub(super) fn create(disk: &Arc<dyn Disk>) -> Result<(), StoreOpenError> {
@@ -61,8 +60,9 @@ impl Checkpoint {
             .map_err(StoreOpenError::io("the checkpoint cannot be created"))
     }
 
-    /// Opens the checkpoint and tells which sequence number it covers. What it returned is
-    /// durable, also if the process before this one died between a write and its sync.
+    /// Opens the checkpoint and tells which sequence number it covers. That much is durable, also
+    /// if the process before this one died between a write and its sync, or because a sync
+    /// failed: redb writes its header again at such a start, and the rest is older than that.
     pub(super) fn open(
         disk: &Arc<dyn Disk>,
         cache_bytes_max: usize,
@@ -75,6 +75,9 @@ impl Checkpoint {
             database: open_database(file, cache_bytes_max)?,
             _disk: disk.clone(),
         };
+        disk.open(CHECKPOINT)
+            .and_then(|file| file.sync())
+            .map_err(StoreOpenError::io("the checkpoint cannot be synced"))?;
         let meta = checkpoint
             .meta()
             .map_err(StoreOpenError::io("the checkpoint cannot be read"))?;
@@ -148,7 +151,7 @@ impl CheckpointReader {
     }
 
     /// All pairs whose key starts with `prefix`, ordered by key.
-    pub(super) fn scan(&self, prefix: &[u8]) -> io::Result<Pairs> {
+    pub(super) fn scan(&self, prefix: &[u8]) -> io::Result<Vec<Pair>> {
         let mut pairs = Vec::new();
         for pair in self.cells()?.range(prefix..).map_err(other)? {
             let (key, value) = pair.map_err(other)?;

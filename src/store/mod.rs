@@ -46,6 +46,9 @@ use job::{Done, Job};
 use view::View;
 use writer::Writer;
 
+/// A key and its value.
+pub(crate) type Pair = (Vec<u8>, Vec<u8>);
+
 /// A lazy batch waits this long for a `Now` batch to ride with, then it is synced by itself.
 pub(crate) const LAZY_SYNC_AFTER_MS: u64 = 5;
 
@@ -199,7 +202,7 @@ impl Store {
     }
 
     /// All pairs whose key starts with `prefix`, ordered by key, as of one moment.
-    pub(crate) fn scan(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreFailed> {
+    pub(crate) fn scan(&self, prefix: &[u8]) -> Result<Vec<Pair>, StoreFailed> {
         self.inner.health.check()?;
         self.inner.view.scan(prefix)
     }

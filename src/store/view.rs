@@ -5,6 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use super::Pair;
 use super::batch::Batch;
 use super::checkpoint::Checkpoint;
 use super::error::StoreFailed;
@@ -107,7 +108,7 @@ impl View {
         reader.get(key).map_err(read_failed)
     }
 
-    pub(super) fn scan(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreFailed> {
+    pub(super) fn scan(&self, prefix: &[u8]) -> Result<Vec<Pair>, StoreFailed> {
         let checkpoint = read(&self.checkpoint);
         let tables = read(&self.tables);
         if !tables.open {
@@ -141,10 +142,7 @@ impl View {
     }
 }
 
-fn overlay(
-    older: Vec<(Vec<u8>, Vec<u8>)>,
-    newer: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
-) -> Vec<(Vec<u8>, Vec<u8>)> {
+fn overlay(older: Vec<Pair>, newer: BTreeMap<Vec<u8>, Option<Vec<u8>>>) -> Vec<Pair> {
     if newer.is_empty() {
         return older;
     }

@@ -24,7 +24,7 @@ enum Run {
     Thread,
     Inline {
         /// Taken out by the turn that finishes. Only who has the turn locks it.
-        engine: Mutex<Option<Engine>>,
+        engine: Box<Mutex<Option<Engine>>>,
         /// Nothing is gained by waiting: treat every batch as `Now`.
         eager: bool,
     },
@@ -35,7 +35,7 @@ impl Writer {
         Self {
             queue: Arc::new(Queue::new()),
             run: Run::Inline {
-                engine: Mutex::new(Some(engine)),
+                engine: Box::new(Mutex::new(Some(engine))),
                 eager,
             },
             closed: Arc::new(watch::Sender::new(false)),

@@ -113,7 +113,7 @@ fn work(
 /// Inline, so that a failing seed replays.
 #[test]
 fn no_power_cut_loses_an_acknowledged_batch_or_tears_one() {
-    for seed in 0..40 {
+    for seed in 0..24 {
         live(seed, 25, Executor::Inline);
     }
 }

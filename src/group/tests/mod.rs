@@ -1,5 +1,7 @@
 //! Groups on whole nodes, over the simulated network in paused time.
 
+mod suite;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
