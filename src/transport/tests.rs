@@ -302,12 +302,12 @@ async fn a_bind_error_names_the_address_and_a_closed_one_is_free_at_once() {
 async fn close_ends_a_waiting_accept_and_is_quick() {
     let (a, b) = (quic(1).await, quic(2).await);
     let _pair = connect(&*a, &*b).await;
-    let accepting = Arc::clone(&b);
-    let accepting = tokio::spawn(async move { accepting.accept().await.is_none() });
     // The peer is gone without a word.
     let silent = quic(3).await;
     let _gone = connect(&*silent, &*b).await;
     drop(silent);
+    let accepting = Arc::clone(&b);
+    let accepting = tokio::spawn(async move { accepting.accept().await.is_none() });
     // And one handshake goes nowhere.
     let nobody = std::net::UdpSocket::bind(loopback()).unwrap();
     let (dialing, to) = (Arc::clone(&b), nobody.local_addr().unwrap());
