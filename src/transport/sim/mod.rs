@@ -15,4 +15,6 @@ mod tests;
 
 #[allow(unused_imports, reason = "re-exported by the crate root")]
 pub use net::{SimCounts, SimNet};
-pub(crate) use node::{SimIncoming, SimTransport};
+pub(crate) use node::SimIncoming;
+#[cfg(test)]
+pub(crate) use node::SimTransport;
