@@ -4,6 +4,11 @@
 //! `cargo bench --bench once`. `s` is `machine/append_fdatasync`, `r` is
 //! `machine/quic_round_trip`: a warm durable write is one round trip beside one sync, done twice.
 
+#![allow(
+    missing_docs,
+    reason = "criterion_group! makes an undocumented function"
+)]
+
 use std::hint::black_box;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -58,7 +63,9 @@ impl Cluster {
                 .start();
             voters.push(voter.await.expect("a voter"));
         }
-        let observer = Network::join(voters[0].ticket()).await.expect("an observer");
+        let observer = Network::join(voters[0].ticket())
+            .await
+            .expect("an observer");
         let cluster = Self {
             voters,
             observer,
@@ -165,7 +172,9 @@ fn read(c: &mut Criterion) {
     group.bench_function("arc_tokio_once_cell_get", |b| {
         b.iter(|| black_box(&tokio_cell).get().copied());
     });
-    group.bench_function("get_ref", |b| b.iter(|| black_box(&cell).get_ref().copied()));
+    group.bench_function("get_ref", |b| {
+        b.iter(|| black_box(&cell).get_ref().copied())
+    });
     group.bench_function("read", |b| b.iter(|| black_box(&cell).read()));
     group.finish();
     drop(cell);
@@ -208,7 +217,9 @@ fn write(c: &mut Criterion) {
     let names = AtomicU64::new(0);
     let fresh = || format!("fresh-{}", names.fetch_add(1, Ordering::Relaxed));
     // Every cell keeps its replicas awake: a bounded number of them.
-    group.sample_size(20).measurement_time(Duration::from_secs(2));
+    group
+        .sample_size(20)
+        .measurement_time(Duration::from_secs(2));
     group.bench_function("open_to_online", |b| {
         b.to_async(&runtime).iter(|| async {
             let cell = Once::<u64>::reader(&cluster.voters[1], fresh());

@@ -203,7 +203,11 @@ impl Directory {
     pub(super) async fn wake(&self, group: &Arc<Group>) -> Result<Arc<Replica>, String> {
         let store = self.store()?;
         let start = || async {
-            let awake = self.groups().values().filter(|g| g.awake().is_some()).count();
+            let awake = self
+                .groups()
+                .values()
+                .filter(|g| g.awake().is_some())
+                .count();
             if awake >= AWAKE_GROUPS_MAX {
                 return Err(format!("{AWAKE_GROUPS_MAX} groups are awake here already"));
             }
@@ -418,14 +422,19 @@ impl Directory {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        if tokio::time::timeout(Duration::from_millis(STOP_MS), gone).await.is_err() {
+        if tokio::time::timeout(Duration::from_millis(STOP_MS), gone)
+            .await
+            .is_err()
+        {
             tracing::warn!("some replicas did not stop within {STOP_MS} ms");
         }
     }
 
     #[cfg(test)]
     pub(crate) fn log_length(&self, id: GroupId) -> u64 {
-        self.group(id).awake().map_or(0, |replica| replica.log_length())
+        self.group(id)
+            .awake()
+            .map_or(0, |replica| replica.log_length())
     }
 
     /// What is known of every group in use here, in order of group id.

@@ -304,8 +304,8 @@ fn pack<T: Encode>(value: &T) -> Vec<u8> {
 }
 
 fn unpack<T: Decode<()>>(group: GroupId, bytes: &[u8]) -> Result<T, StoreFailed> {
-    let (epoch, value): (u32, T) = codec::decode(DISK_VERSION, bytes)
-        .map_err(|error| broken(group, &error.to_string()))?;
+    let (epoch, value): (u32, T) =
+        codec::decode(DISK_VERSION, bytes).map_err(|error| broken(group, &error.to_string()))?;
     if epoch != EPOCH {
         return Err(broken(group, "a record of another epoch"));
     }

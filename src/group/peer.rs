@@ -167,9 +167,9 @@ impl RaftNetworkV2<Types> for Peer {
             .await?
         {
             RaftResponse::Appended => Ok(AppendEntriesResponse::Success),
-            RaftResponse::AppendedUpTo(at) => Ok(AppendEntriesResponse::PartialSuccess(
-                at.map(Into::into),
-            )),
+            RaftResponse::AppendedUpTo(at) => {
+                Ok(AppendEntriesResponse::PartialSuccess(at.map(Into::into)))
+            }
             RaftResponse::Conflict => Ok(AppendEntriesResponse::Conflict),
             RaftResponse::HigherVote(vote) => Ok(AppendEntriesResponse::HigherVote(vote.into())),
             other => Err(unexpected(&other)),

@@ -338,8 +338,7 @@ impl Replica {
             }
             RaftRequest::Transfer { from, to, last } => {
                 let from: Vote = StoredVote::into(from);
-                let request =
-                    TransferLeaderRequest::new(from, to.as_u64(), last.map(Into::into));
+                let request = TransferLeaderRequest::new(from, to.as_u64(), last.map(Into::into));
                 let answer = self.raft.handle_transfer_leader(request).await;
                 Ok(match answer.map_err(|error| error.to_string())? {
                     Ok(()) => RaftResponse::Transferred,

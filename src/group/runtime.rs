@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use openraft::OptionalSend;
 use openraft_rt::AsyncRuntime;
-use openraft_rt_tokio::{TokioInstant, TokioMpsc, TokioMutex, TokioOneshot, TokioRuntime, TokioWatch};
+use openraft_rt_tokio::{
+    TokioInstant, TokioMpsc, TokioMutex, TokioOneshot, TokioRuntime, TokioWatch,
+};
 use tracing::instrument::{WithDispatch, WithSubscriber};
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};

@@ -39,18 +39,15 @@ impl Directory {
 
     async fn handle(self: &Arc<Self>, peer: NodeId, request: Request) -> Response {
         let from_voter = self.peers().voters().contains(&peer);
-        let deadline = |within_ms: u64| {
-            Instant::now() + Duration::from_millis(within_ms.min(WITHIN_MS_MAX))
-        };
+        let deadline =
+            |within_ms: u64| Instant::now() + Duration::from_millis(within_ms.min(WITHIN_MS_MAX));
         let refused = |reason: &str| Response::Refused {
             reason: reason.into(),
         };
         let id = request.group;
         match request.body {
             Body::Raft(_) | Body::Status if !from_voter => refused("only voters may send this"),
-            Body::Update(_) | Body::Orphaned if !from_voter => {
-                refused("only voters may send this")
-            }
+            Body::Update(_) | Body::Orphaned if !from_voter => refused("only voters may send this"),
             Body::Update(state) => match self.view(id) {
                 Some(view) if view.is_wanted() => {
                     view.observe(state.version, state.record.as_ref());

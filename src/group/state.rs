@@ -98,7 +98,9 @@ impl RaftStateMachine<Types> for State {
             let mut held = self.disk.held();
             // Entries are applied in order, each once: the log may not skip or repeat.
             assert!(
-                held.applied.at.is_none_or(|applied| applied.index < at.index),
+                held.applied
+                    .at
+                    .is_none_or(|applied| applied.index < at.index),
                 "group {}: applying {at:?} behind {:?}",
                 self.disk.group,
                 held.applied

@@ -31,11 +31,20 @@ pub(crate) enum Body {
     /// What does this voter hold of the group? Between voters only; wakes nothing.
     Status,
     /// Commit this. `hops_left` bounds how often it may be handed on.
-    Propose { command: Command, hops_left: u8, within_ms: u64 },
+    Propose {
+        command: Command,
+        hops_left: u8,
+        within_ms: u64,
+    },
     /// Commit whatever may be committed, and say what stands then.
-    Settle { hops_left: u8, within_ms: u64 },
+    Settle {
+        hops_left: u8,
+        within_ms: u64,
+    },
     /// Ask a majority what stands, on behalf of an observer.
-    Barrier { within_ms: u64 },
+    Barrier {
+        within_ms: u64,
+    },
     /// Tell me of every commit from now on, and what stands now.
     Subscribe,
     Unsubscribe,
@@ -87,15 +96,22 @@ pub(crate) enum Response {
         applied: Option<LogPosition>,
     },
     /// Committed and applied, by this leader.
-    Committed { reply: Applied, leader: NodeId },
+    Committed {
+        reply: Applied,
+        leader: NodeId,
+    },
     State(State),
     Done,
     /// Nothing was appended here. The hint is a voter that may be able to.
-    Elsewhere { hint: Option<NodeId> },
+    Elsewhere {
+        hint: Option<NodeId>,
+    },
     /// May or may not be committed now or later.
     Unclear,
     /// This node cannot serve the request, whoever asks how often.
-    Refused { reason: String },
+    Refused {
+        reason: String,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -109,7 +125,9 @@ pub(crate) enum RaftResponse {
         granted: bool,
         last: Option<LogPosition>,
     },
-    Snapshot { vote: StoredVote },
+    Snapshot {
+        vote: StoredVote,
+    },
     Transferred,
     /// The vote changed, or the log is not there yet.
     NotTransferred,

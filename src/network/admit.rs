@@ -97,7 +97,10 @@ impl Links {
         };
 
         let mut first = connection.incoming().await.map_err(Failed::transient)?;
-        let bytes = first.read(HELLO_BYTES_MAX).await.map_err(Failed::transient)?;
+        let bytes = first
+            .read(HELLO_BYTES_MAX)
+            .await
+            .map_err(Failed::transient)?;
         let admitted = Hello::admit(&bytes, &self.terms, &binding, voter)
             .and_then(|hello| self.may_link(&hello, voter).map(|()| hello));
         let hello = match admitted {
@@ -257,7 +260,11 @@ impl Links {
                         }
                         self.trouble(voter, text);
                     }
-                    if transient { pause_ms } else { REDIAL_REFUSED_MS }
+                    if transient {
+                        pause_ms
+                    } else {
+                        REDIAL_REFUSED_MS
+                    }
                 }
                 Err(Failed::Transient(what)) => {
                     self.trouble(voter, what);

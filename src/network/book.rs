@@ -65,8 +65,8 @@ impl Book {
         };
         let failed = |error: StoreFailed| unusable(error.to_string());
         if let Some(bytes) = store.get(OWNER_KEY).map_err(failed)? {
-            let found: Owner = codec::decode(BOOK_VERSION, &bytes)
-                .map_err(|error| unusable(error.to_string()))?;
+            let found: Owner =
+                codec::decode(BOOK_VERSION, &bytes).map_err(|error| unusable(error.to_string()))?;
             if found != owner {
                 return Err(NetworkError::DataDirOfAnother {
                     dir: dir.to_path_buf(),
@@ -177,7 +177,9 @@ impl Book {
             let verdict = judge(pages.peers.get(&peer), asked, claim, boots);
             let mut batch = Batch::default();
             match &verdict {
-                Verdict::New(known) | Verdict::Known(known) | Verdict::Refuse { peer: known, .. } => {
+                Verdict::New(known)
+                | Verdict::Known(known)
+                | Verdict::Refuse { peer: known, .. } => {
                     batch.put(peer_key(peer), known.to_bytes());
                     pages.peers.insert(peer, known.clone());
                 }

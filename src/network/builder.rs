@@ -154,9 +154,9 @@ impl NetworkBuilder {
                         names: electorate.names().into_iter().map(Into::into).collect(),
                     });
                 }
-                let storage = storage.clone().ok_or_else(|| NetworkError::NoStorage {
-                    name: name.clone(),
-                })?;
+                let storage = storage
+                    .clone()
+                    .ok_or_else(|| NetworkError::NoStorage { name: name.clone() })?;
                 Some((name.clone(), storage))
             }
         };
@@ -187,8 +187,15 @@ impl NetworkBuilder {
         let keys = AdmissionKeys::of_secret(&shared, &self.network);
         let terms = Terms::new(keys, EPOCH, &self.network, &electorate);
         let voter_keys = seeds.iter().map(|(id, seed)| (public_key(seed), *id));
-        self.run(voter, electorate, terms, voter_keys.collect(), transport, ticket)
-            .await
+        self.run(
+            voter,
+            electorate,
+            terms,
+            voter_keys.collect(),
+            transport,
+            ticket,
+        )
+        .await
     }
 
     /// Joins as an observer with what a ticket says.
@@ -256,7 +263,10 @@ impl NetworkBuilder {
         if let Some(addr) = self.bind {
             return Ok(addr);
         }
-        let own = self.voter.as_ref().and_then(|name| electorate.by_name(name));
+        let own = self
+            .voter
+            .as_ref()
+            .and_then(|name| electorate.by_name(name));
         if let Some(own) = own {
             let failed = |reason: String| NetworkError::Resolve {
                 addr: own.addr.clone(),

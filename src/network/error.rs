@@ -61,8 +61,10 @@ pub enum NetworkError {
         reason: String,
     },
     /// The address cannot be bound.
-    #[error("{addr} cannot be bound: {reason}; is another process there, or is it not an address \
-             of this machine?")]
+    #[error(
+        "{addr} cannot be bound: {reason}; is another process there, or is it not an address \
+             of this machine?"
+    )]
     Bind {
         /// The address to be bound.
         addr: SocketAddr,

@@ -194,7 +194,8 @@ impl Links {
         if let Some(old) = replaced {
             // The peer may have given up the old link before we noticed, and with it all that it
             // knew about us: begin anew with it.
-            old.connection.close(code::REPLACED, "replaced by a newer link");
+            old.connection
+                .close(code::REPLACED, "replaced by a newer link");
             if let Some(directory) = &directory {
                 directory.link_down(node);
             }

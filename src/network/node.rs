@@ -180,10 +180,8 @@ impl Node {
         self.links.down.cancel();
         self.links.close(code::SHUTDOWN, "the node shuts down");
         self.links.tasks.close();
-        let ended = tokio::time::timeout(
-            Duration::from_millis(TASKS_END_MS),
-            self.links.tasks.wait(),
-        );
+        let ended =
+            tokio::time::timeout(Duration::from_millis(TASKS_END_MS), self.links.tasks.wait());
         if ended.await.is_err() {
             tracing::warn!("some tasks did not end within {TASKS_END_MS} ms");
         }

@@ -38,9 +38,7 @@ struct Builder {
 }
 
 impl StoreBuilder<Types, Log, State, Option<tempfile::TempDir>> for Builder {
-    async fn build(
-        &self,
-    ) -> Result<(Option<tempfile::TempDir>, Log, State), StorageError<Types>> {
+    async fn build(&self) -> Result<(Option<tempfile::TempDir>, Log, State), StorageError<Types>> {
         let dir = self.on_disk.then(|| tempfile::tempdir().unwrap());
         let store = match &dir {
             Some(dir) => Store::open(dir.path(), StoreConfig::default()).unwrap(),
