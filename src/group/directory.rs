@@ -74,6 +74,8 @@ pub(crate) struct Directory {
     pushers: Mutex<BTreeMap<NodeId, Arc<Pusher>>>,
     /// Whether the node was in touch when links last changed.
     in_touch: Mutex<bool>,
+    /// What openraft's tasks report to.
+    quiet: tracing::Dispatch,
 }
 
 /// A handle's claim on a group: while one is held, the node follows the group.
@@ -120,6 +122,7 @@ impl Directory {
             groups: Mutex::default(),
             pushers: Mutex::default(),
             in_touch,
+            quiet: super::runtime::quiet(),
         })
     }
 
@@ -206,7 +209,7 @@ impl Directory {
             }
             let held = self.load(store, group.id())?;
             let disk = Disk::new(store.clone(), group.id(), held);
-            Replica::start(self.peers.clone(), disk, group.view.clone()).await
+            Replica::start(self.peers.clone(), disk, group.view.clone(), &self.quiet).await
         };
         group.replica.get_or_try_init(start).await.cloned()
     }

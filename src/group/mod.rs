@@ -10,6 +10,7 @@ mod push;
 mod raft;
 mod replica;
 mod route;
+mod runtime;
 mod serve;
 mod state;
 mod view;

@@ -22,6 +22,7 @@ openraft::declare_raft_types!(
         Node = (),
         Term = u64,
         LeaderId = openraft::impls::leader_id_std::LeaderId<Self::Term, Self::NodeId>,
+        AsyncRuntime = super::runtime::Runtime,
 );
 
 pub(crate) type Entry = EntryOf<Types>;

@@ -20,6 +20,7 @@ use super::disk::Disk;
 use super::log::{Lease, Log};
 use super::peer::{Ballot, PeerFactory};
 use super::raft::{LogPosition, Snapshot, SnapshotMeta, StoredVote, Types, Vote};
+use super::runtime::quietly;
 use super::state::State as StateMachine;
 use super::view::View;
 use super::wire::{RaftRequest, RaftResponse, Response, State};
@@ -90,6 +91,7 @@ impl Replica {
         peers: Arc<dyn Peers>,
         disk: Disk,
         view: Arc<View>,
+        quiet: &tracing::Dispatch,
     ) -> Result<Arc<Self>, String> {
         let group = disk.group;
         let disk = Arc::new(disk);
@@ -106,7 +108,8 @@ impl Replica {
         let held_by = Arc::downgrade(&lease);
         let state = StateMachine::new(disk.clone(), view, long.clone(), lease.clone());
         let log = Log::new(disk.clone(), lease);
-        let raft = Raft::new(peers.me().as_u64(), config, factory, log, state)
+        let raft = Raft::new(peers.me().as_u64(), config, factory, log, state);
+        let raft = quietly(quiet, raft)
             .await
             .map_err(|error| format!("group {group} does not start: {error}"))?;
         let replica = Arc::new(Self {

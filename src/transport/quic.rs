@@ -3,7 +3,7 @@
 //! No relay, no address lookup, no port mapping, no probes; one UDP socket at the given address.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -37,15 +37,54 @@ const INITIAL_RTT_MS: u64 = 50;
 /// Handshakes under way from which on a dialer must first prove that it holds its address.
 const UNVALIDATED_HANDSHAKES_MAX: usize = HANDSHAKES_MAX / 2;
 
+/// How long `close` waits, after that, for the socket to be closed: until the tasks that wait on a
+/// connection have seen its end.
+const RELEASE_TIMEOUT_MS: u64 = 200;
+
+/// How often `close` looks whether the socket is closed.
+const RELEASE_POLL_MS: u64 = 1;
+
 /// One UDP socket and the connections over it.
 pub(crate) struct IrohTransport {
-    endpoint: Endpoint,
+    /// Taken by `close`.
+    open: Mutex<Option<Open>>,
+    links: Arc<Links>,
     local_key: PeerKey,
     local_addr: SocketAddr,
     handshake_timeout: Duration,
     accepted: AsyncMutex<mpsc::Receiver<Arc<dyn Connection>>>,
-    /// Runs the handshakes of others. Ends when the endpoint is closed; taken by `close`.
-    acceptor: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What there is until a transport is closed.
+struct Open {
+    endpoint: Endpoint,
+    /// Runs the handshakes of others.
+    acceptor: JoinHandle<()>,
+}
+
+/// Every connection that someone may still hold: with its last handle goes the socket.
+#[derive(Default)]
+struct Links(Mutex<Vec<Weak<QuicConnection>>>);
+
+impl Links {
+    fn add(
+        &self,
+        connection: iroh::endpoint::Connection,
+        remote_addr: Option<SocketAddr>,
+    ) -> Arc<QuicConnection> {
+        let connection = Arc::new(QuicConnection::new(connection, remote_addr));
+        let mut links = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        links.retain(|link| link.strong_count() > 0);
+        links.push(Arc::downgrade(&connection));
+        connection
+    }
+
+    fn release(&self) {
+        let links = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        for link in links.iter().filter_map(Weak::upgrade) {
+            link.release();
+        }
+    }
 }
 
 impl IrohTransport {
@@ -77,15 +116,26 @@ impl IrohTransport {
         };
         let handshake_timeout = Duration::from_millis(config.handshake_timeout_ms);
         let (queue, accepted) = mpsc::channel(HANDSHAKES_MAX);
-        let acceptor = tokio::spawn(accept_all(endpoint.clone(), handshake_timeout, queue));
+        let links = Arc::new(Links::default());
+        let accepting = accept_all(
+            endpoint.clone(),
+            handshake_timeout,
+            Arc::clone(&links),
+            queue,
+        );
+        let acceptor = tokio::spawn(accepting);
         Ok(Self {
-            endpoint,
+            open: Mutex::new(Some(Open { endpoint, acceptor })),
+            links,
             local_key: public_key(&seed),
             local_addr,
             handshake_timeout,
             accepted: AsyncMutex::new(accepted),
-            acceptor: Mutex::new(Some(acceptor)),
         })
+    }
+
+    fn open(&self) -> MutexGuard<'_, Option<Open>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn connect(
@@ -96,7 +146,9 @@ impl IrohTransport {
         let failed = |reason: String| TransportError::Handshake { peer, addr, reason };
         let id = PublicKey::from_bytes(&peer.0).map_err(|err| failed(format!("{err:#}")))?;
         let to = EndpointAddr::from_parts(id, [TransportAddr::Ip(addr)]);
-        let connecting = self.endpoint.connect(to, ALPN);
+        let endpoint = self.open().as_ref().map(|open| open.endpoint.clone());
+        let endpoint = endpoint.ok_or_else(|| closed(addr))?;
+        let connecting = endpoint.connect(to, ALPN);
         let connection = tokio::time::timeout(self.handshake_timeout, connecting)
             .await
             .map_err(|_| TransportError::TimedOut)?
@@ -106,7 +158,7 @@ impl IrohTransport {
             connection.close(VarInt::from_u32(0), b"wrong key");
             return Err(failed("the remote holds another key".into()));
         }
-        Ok(Arc::new(QuicConnection::new(connection, Some(addr))))
+        Ok(self.links.add(connection, Some(addr)))
     }
 }
 
@@ -129,51 +181,56 @@ impl Transport for IrohTransport {
 
     fn accept(&self) -> BoxFuture<'_, Option<Arc<dyn Connection>>> {
         Box::pin(async {
-            let mut accepted = self.accepted.lock().await;
-            loop {
-                let connection = accepted.recv().await?;
-                if !self.endpoint.is_closed() {
-                    return Some(connection);
-                }
-            }
+            let connection = self.accepted.lock().await.recv().await?;
+            self.open().is_some().then_some(connection)
         })
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
+            let Some(Open { endpoint, acceptor }) = self.open().take() else {
+                return;
+            };
             // Not cancelled on timeout: iroh would neither finish nor abort a close cut short.
-            let endpoint = self.endpoint.clone();
             let closing = tokio::spawn(async move { endpoint.close().await });
             let bound = Duration::from_millis(CLOSE_TIMEOUT_MS);
-            if tokio::time::timeout(bound, closing).await.is_err() {
-                tracing::debug!(addr = %self.local_addr, "peers did not confirm the close in time");
-            }
-            let acceptor = self.acceptor_lock().take();
-            if let Some(acceptor) = acceptor {
-                acceptor.abort();
-                // An error says that it was aborted or panicked: either way it is gone.
-                let _ = acceptor.await;
+            let closed = tokio::time::timeout(bound, closing).await.is_ok();
+            acceptor.abort();
+            // An error says that it was aborted or panicked: either way it is gone.
+            let _ = acceptor.await;
+            self.links.release();
+            let bound = Duration::from_millis(RELEASE_TIMEOUT_MS);
+            let released = closed && tokio::time::timeout(bound, self.released()).await.is_ok();
+            if !released {
+                tracing::debug!(addr = %self.local_addr, "the socket closes in the background");
             }
         })
     }
 }
 
 impl IrohTransport {
-    #[cfg(test)]
-    pub(super) fn bound(&self) -> Vec<SocketAddr> {
-        self.endpoint.bound_sockets()
+    /// Waits until the socket is closed. iroh closes it on another thread, once its last handle is
+    /// gone, and tells nobody: so look whether the address is free.
+    async fn released(&self) {
+        while std::net::UdpSocket::bind(self.local_addr).is_err() {
+            tokio::time::sleep(Duration::from_millis(RELEASE_POLL_MS)).await;
+        }
     }
 
-    fn acceptor_lock(&self) -> std::sync::MutexGuard<'_, Option<JoinHandle<()>>> {
-        self.acceptor.lock().unwrap_or_else(PoisonError::into_inner)
+    #[cfg(test)]
+    pub(super) fn bound(&self) -> Vec<SocketAddr> {
+        let open = self.open();
+        open.iter()
+            .flat_map(|o| o.endpoint.bound_sockets())
+            .collect()
     }
 }
 
 impl Drop for IrohTransport {
     fn drop(&mut self) {
         // The task holds the endpoint: without this a transport dropped unclosed would live on.
-        if let Some(acceptor) = self.acceptor_lock().take() {
-            acceptor.abort();
+        if let Some(open) = self.open().take() {
+            open.acceptor.abort();
         }
     }
 }
@@ -183,6 +240,7 @@ impl Drop for IrohTransport {
 async fn accept_all(
     endpoint: Endpoint,
     handshake_timeout: Duration,
+    links: Arc<Links>,
     queue: mpsc::Sender<Arc<dyn Connection>>,
 ) {
     let mut handshakes = FuturesUnordered::new();
@@ -206,13 +264,12 @@ async fn accept_all(
             iroh::endpoint::IncomingAddr::Ip(addr) => Some(addr),
             _ => None,
         };
-        let queue = &queue;
+        let (links, queue) = (&links, &queue);
         handshakes.push(async move {
             match tokio::time::timeout(handshake_timeout, dialer).await {
                 Ok(Ok(connection)) => {
-                    let connection = QuicConnection::new(connection, remote_addr);
                     // An error says that the transport is gone, and the connection with it.
-                    let _ = queue.send(Arc::new(connection)).await;
+                    let _ = queue.send(links.add(connection, remote_addr)).await;
                 }
                 Ok(Err(err)) => tracing::debug!(?remote_addr, "handshake failed: {err:#}"),
                 Err(_) => tracing::debug!(?remote_addr, "handshake timed out"),
@@ -241,14 +298,19 @@ fn quic_config(config: &LinkConfig) -> QuicTransportConfig {
         .build()
 }
 
+/// A dial on a transport that is closed.
+fn closed(addr: SocketAddr) -> TransportError {
+    TransportError::Unreachable {
+        addr,
+        reason: "this transport is closed".into(),
+    }
+}
+
 fn dial_error(peer: PeerKey, addr: SocketAddr, err: ConnectError) -> TransportError {
     let reason = format!("{err:#}");
     match err {
         ConnectError::Connect { source, .. } => match source {
-            ConnectWithOptsError::EndpointClosed { .. } => TransportError::Unreachable {
-                addr,
-                reason: "this transport is closed".into(),
-            },
+            ConnectWithOptsError::EndpointClosed { .. } => closed(addr),
             _ => TransportError::Unreachable { addr, reason },
         },
         ConnectError::Connection { source, .. }
@@ -257,10 +319,7 @@ fn dial_error(peer: PeerKey, addr: SocketAddr, err: ConnectError) -> TransportEr
             ..
         } => match source {
             ConnectionError::TimedOut => TransportError::TimedOut,
-            ConnectionError::LocallyClosed => TransportError::Unreachable {
-                addr,
-                reason: "this transport is closed".into(),
-            },
+            ConnectionError::LocallyClosed => closed(addr),
             _ => TransportError::Handshake { peer, addr, reason },
         },
         _ => TransportError::Handshake { peer, addr, reason },

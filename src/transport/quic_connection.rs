@@ -1,7 +1,7 @@
 //! One QUIC connection, and the two ends of a request on it.
 
 use std::net::SocketAddr;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use futures::future::BoxFuture;
 use iroh::endpoint::{ConnectionError, ReadError, RecvStream, SendStream, VarInt, WriteError};
@@ -18,7 +18,10 @@ const BINDING_LABEL: &[u8] = b"raft-once admission v1";
 const PIECES_MAX: usize = 8;
 
 pub(super) struct QuicConnection {
-    connection: iroh::endpoint::Connection,
+    /// Whoever holds it holds the socket, so nobody does for long but this. `Err` once the
+    /// transport is closed.
+    connection: RwLock<Result<Arc<iroh::endpoint::Connection>, Closed>>,
+    remote_key: PeerKey,
     /// As dialed or as first seen: with relays off it does not change in our lifetime.
     remote_addr: Option<SocketAddr>,
     /// What this side closed it with, which QUIC does not tell its own side again.
@@ -31,10 +34,31 @@ impl QuicConnection {
         remote_addr: Option<SocketAddr>,
     ) -> Self {
         Self {
-            connection,
+            remote_key: PeerKey(*connection.remote_id().as_bytes()),
+            connection: RwLock::new(Ok(Arc::new(connection))),
             remote_addr,
             closed_here: OnceLock::new(),
         }
+    }
+
+    /// Lets go of the socket. The transport has closed the connection.
+    pub(super) fn release(&self) {
+        let mut connection = self
+            .connection
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Ok(open) = &*connection {
+            let reason = open.close_reason().map(|err| self.closed_by(err));
+            *connection = Err(reason.unwrap_or_else(closed_with_transport));
+        }
+    }
+
+    fn connection(&self) -> Result<Arc<iroh::endpoint::Connection>, Closed> {
+        let connection = self
+            .connection
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        connection.clone()
     }
 
     fn closed_by(&self, err: ConnectionError) -> Closed {
@@ -50,7 +74,7 @@ impl QuicConnection {
         reply_bytes_max: usize,
     ) -> Result<Vec<u8>, TransportError> {
         let closed = |err| TransportError::Closed(self.closed_by(err));
-        let (send, mut recv) = self.connection.open_bi().await.map_err(closed)?;
+        let (send, mut recv) = self.connection()?.open_bi().await.map_err(closed)?;
         // From here on a drop resets the stream: `recv` stops its half by itself.
         let mut send = Sending(Some(send));
         send.frame(frame).await.map_err(|err| self.own(err))?;
@@ -74,7 +98,7 @@ impl QuicConnection {
 
 impl Connection for QuicConnection {
     fn remote_key(&self) -> PeerKey {
-        PeerKey(*self.connection.remote_id().as_bytes())
+        self.remote_key
     }
 
     fn remote_addr(&self) -> Option<SocketAddr> {
@@ -83,7 +107,7 @@ impl Connection for QuicConnection {
 
     fn binding(&self) -> Result<[u8; 32], TransportError> {
         let mut binding = [0; 32];
-        self.connection
+        self.connection()?
             .export_keying_material(&mut binding, BINDING_LABEL, b"")
             .map_err(|_| TransportError::Malformed("no keying material for the binding"))?;
         Ok(binding)
@@ -99,7 +123,7 @@ impl Connection for QuicConnection {
 
     fn incoming(&self) -> BoxFuture<'_, Result<Incoming, TransportError>> {
         Box::pin(async {
-            let accepted = self.connection.accept_bi().await;
+            let accepted = self.connection()?.accept_bi().await;
             let (send, recv) = accepted.map_err(|err| self.closed_by(err))?;
             Ok(Incoming(IncomingOf::Quic(QuicIncoming {
                 send: Sending(Some(send)),
@@ -109,16 +133,23 @@ impl Connection for QuicConnection {
     }
 
     fn close(&self, code: u32, reason: &str) {
-        if self.connection.close_reason().is_none() {
+        let Ok(connection) = self.connection() else {
+            return;
+        };
+        if connection.close_reason().is_none() {
             // Lost to another close of this side at the same moment: that one counts.
             let _ = self.closed_here.set(Closed::locally(code, reason));
         }
-        self.connection
-            .close(VarInt::from_u32(code), reason.as_bytes());
+        connection.close(VarInt::from_u32(code), reason.as_bytes());
     }
 
     fn closed(&self) -> BoxFuture<'_, Closed> {
-        Box::pin(async { self.closed_by(self.connection.closed().await) })
+        Box::pin(async {
+            match self.connection() {
+                Ok(connection) => self.closed_by(connection.closed().await),
+                Err(closed) => closed,
+            }
+        })
     }
 }
 
@@ -206,6 +237,10 @@ fn write_error(err: WriteError) -> TransportError {
     }
 }
 
+fn closed_with_transport() -> Closed {
+    Closed::locally(0, "this transport is closed")
+}
+
 fn closed_by(err: ConnectionError) -> Closed {
     match err {
         ConnectionError::ApplicationClosed(close) => Closed {
@@ -215,7 +250,7 @@ fn closed_by(err: ConnectionError) -> Closed {
         },
         ConnectionError::TimedOut => Closed::silence(),
         // Our own close says more, where it is known.
-        ConnectionError::LocallyClosed => Closed::locally(0, "closed by this side"),
+        ConnectionError::LocallyClosed => closed_with_transport(),
         err => Closed {
             code: None,
             reason: err.to_string(),

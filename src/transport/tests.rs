@@ -278,8 +278,12 @@ async fn a_bind_error_names_the_address_and_a_closed_one_is_free_at_once() {
     })
     .await;
 
-    let a = quic(1).await;
+    let (a, b) = (quic(1).await, quic(3).await);
     let addr = a.local_addr();
+    // Handles that are still held do not keep the socket open.
+    let (dialed, accepted) = connect(&*b, &*a).await;
+    let serving = serve(Arc::clone(&accepted));
+    let waiting = tokio::spawn(async move { accepted.request(vec![], 0).await });
     let taken = IrohTransport::bind(seed(2), addr, LinkConfig::default()).await;
     let err = taken.err().unwrap();
     assert!(matches!(err, TransportError::Bind { addr: named, .. } if named == addr));
@@ -288,18 +292,22 @@ async fn a_bind_error_names_the_address_and_a_closed_one_is_free_at_once() {
     drop(std::net::UdpSocket::bind(addr).unwrap());
     let again = IrohTransport::bind(seed(2), addr, LinkConfig::default()).await;
     again.unwrap().close().await;
+    assert!(waiting.await.unwrap().is_err());
+    assert!(dialed.closed().await.by_peer);
+    serving.await.unwrap();
+    b.close().await;
 }
 
 #[tokio::test]
 async fn close_ends_a_waiting_accept_and_is_quick() {
     let (a, b) = (quic(1).await, quic(2).await);
     let _pair = connect(&*a, &*b).await;
-    let accepting = Arc::clone(&b);
-    let accepting = tokio::spawn(async move { accepting.accept().await.is_none() });
     // The peer is gone without a word.
     let silent = quic(3).await;
     let _gone = connect(&*silent, &*b).await;
     drop(silent);
+    let accepting = Arc::clone(&b);
+    let accepting = tokio::spawn(async move { accepting.accept().await.is_none() });
     // And one handshake goes nowhere.
     let nobody = std::net::UdpSocket::bind(loopback()).unwrap();
     let (dialing, to) = (Arc::clone(&b), nobody.local_addr().unwrap());

@@ -21,7 +21,9 @@ fn addr(n: usize) -> SocketAddr {
 }
 
 async fn voters(net: &SimNet, count: usize) -> Vec<Network> {
-    let electorate: Vec<_> = (0..count).map(|n| (NAMES[n], addr(n).to_string())).collect();
+    let electorate: Vec<_> = (0..count)
+        .map(|n| (NAMES[n], addr(n).to_string()))
+        .collect();
     let mut nodes = Vec::new();
     for name in &NAMES[..count] {
         let node = Network::builder("test")
@@ -60,7 +62,10 @@ async fn propose(network: &Network, value: u8) -> Option<Reply> {
     };
     let deadline = Instant::now() + Duration::from_secs(5);
     let directory = network.directory();
-    directory.propose(interest.group(), command, deadline).await.ok()
+    directory
+        .propose(interest.group(), command, deadline)
+        .await
+        .ok()
 }
 
 fn value(reply: &Reply) -> u8 {
@@ -118,8 +123,12 @@ async fn a_minority_decides_nothing_and_learns_the_value_when_healed() {
 async fn observers_write_and_follow() {
     let net = SimNet::new(1);
     let nodes = voters(&net, 3).await;
-    let one = Network::join_simulated(nodes[0].ticket(), &net).await.unwrap();
-    let two = Network::join_simulated(nodes[1].ticket(), &net).await.unwrap();
+    let one = Network::join_simulated(nodes[0].ticket(), &net)
+        .await
+        .unwrap();
+    let two = Network::join_simulated(nodes[1].ticket(), &net)
+        .await
+        .unwrap();
     let followed = two.open(GROUP);
     online(followed.view()).await;
     let mut versions = followed.view().versions();
@@ -171,6 +180,9 @@ async fn the_log_of_ignored_writes_stays_short() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     for node in &nodes {
         let entries = node.directory().log_length(GROUP);
-        assert!(entries <= 2 * super::state::LOG_ENTRIES_MAX, "{entries} entries");
+        assert!(
+            entries <= 2 * super::state::LOG_ENTRIES_MAX,
+            "{entries} entries"
+        );
     }
 }

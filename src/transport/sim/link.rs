@@ -63,6 +63,9 @@ pub(super) struct Request {
     pub(super) frame: Vec<u8>,
 }
 
+/// What becomes of a request.
+type Replied = Result<Vec<u8>, TransportError>;
+
 /// One end of a link. Once `closed` is set it never changes, `inbox` is `None` and `pending` is
 /// empty for good.
 pub(super) struct End {
@@ -74,7 +77,7 @@ pub(super) struct End {
     /// Requests that have arrived here.
     inbox: Option<mpsc::UnboundedSender<Request>>,
     /// Requests sent from here that wait for their reply.
-    pub(super) pending: BTreeMap<u64, oneshot::Sender<Result<Vec<u8>, TransportError>>>,
+    pub(super) pending: BTreeMap<u64, oneshot::Sender<Replied>>,
     /// Streams of the peer that it abandoned, if this side still may answer them.
     pub(super) abandoned: BTreeSet<u64>,
     /// The number of the newest stream that was opened here.
@@ -104,9 +107,7 @@ impl End {
     }
 
     /// Opens a stream from this end.
-    pub(super) fn open(
-        &mut self,
-    ) -> Result<(u64, oneshot::Receiver<Result<Vec<u8>, TransportError>>), TransportError> {
+    pub(super) fn open(&mut self) -> Result<(u64, oneshot::Receiver<Replied>), TransportError> {
         if let Some(closed) = &self.closed {
             return Err(TransportError::Closed(closed.clone()));
         }
@@ -154,7 +155,7 @@ impl End {
         }
     }
 
-    fn settle(&mut self, stream: u64, result: Result<Vec<u8>, TransportError>) {
+    fn settle(&mut self, stream: u64, result: Replied) {
         if let Some(reply) = self.pending.remove(&stream) {
             let _ = reply.send(result);
         }

@@ -13,5 +13,8 @@ mod node;
 #[cfg(test)]
 mod tests;
 
+#[allow(unused_imports, reason = "re-exported by the crate root")]
 pub use net::{SimCounts, SimNet};
-pub(crate) use node::{SimIncoming, SimTransport};
+pub(crate) use node::SimIncoming;
+#[cfg(test)]
+pub(crate) use node::SimTransport;
