@@ -274,6 +274,7 @@
 //! (connections) and `raft_once::once` (committed values that cannot be decoded). The consensus
 //! library underneath logs as `openraft`; it is talkative, so give it `openraft=warn`. Values and
 //! secrets are never logged.
+#![allow(dead_code)]
 
 mod codec;
 mod group;

@@ -125,3 +125,29 @@ async fn without_a_majority_everything_is_handed_back_in_time() {
     network.shutdown().await;
     assert_eq!(waiting.await.unwrap(), Err(ReadError::NetworkDown));
 }
+
+#[tokio::test]
+async fn a_dropped_write_or_claim_leaves_nothing_half_done() {
+    let network = network().await;
+    for polls in 0..60 {
+        let cell = Once::<u64>::writer(&network, format!("cell-{polls}"));
+        // Dropped after ever more steps, the first of which wake the cell's replica.
+        let mut dropped = Box::pin(cell.write(1));
+        for _ in 0..polls {
+            if futures::poll!(&mut dropped).is_ready() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        drop(dropped);
+        let mut dropped = Box::pin(cell.claim(2));
+        let _ = futures::poll!(&mut dropped);
+        drop(dropped);
+        let claim = cell.claim(3).await.unwrap();
+        let value = cell.read().unwrap();
+        assert!(claim.is_won() == (value == 3) && (1..=3).contains(&value));
+        assert!(cell.write(4).await.unwrap() > claim.version());
+        assert_eq!(cell.read_linearizable().await, Ok(Some(value)));
+    }
+    network.shutdown().await;
+}
