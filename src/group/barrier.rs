@@ -144,17 +144,22 @@ impl Directory {
 
     /// Brings a group that a handle wants online, and keeps trying while that makes sense.
     pub(super) fn join(self: &Arc<Self>, group: &Arc<Group>) {
-        if !group.view.is_wanted() {
+        if group.view.is_idle() {
             return;
         }
         let (this, group) = (self.clone(), group.clone());
-        if group.view.is_online() {
-            // On a voter, links that come and go change whom to follow.
-            if this.peers().is_voter() {
-                this.peers().clone().spawn(Box::pin(async move {
-                    this.follow_around_gaps(&group).await;
-                }));
-            }
+        // On a voter, links that come and go change whom to follow, for handles here and for
+        // those who follow here.
+        if this.peers().is_voter() && (this.has_gap() || !group.view.following().is_empty()) {
+            let (this, group) = (this.clone(), group.clone());
+            self.peers().spawn(Box::pin(async move {
+                while this.peers().in_touch() && !this.follow_around_gaps(&group).await {
+                    let pause = Duration::from_millis(100 + this.peers().jitter_ms(100));
+                    tokio::time::sleep(pause).await;
+                }
+            }));
+        }
+        if group.view.is_online() || !group.view.is_wanted() {
             return;
         }
         self.peers().clone().spawn(Box::pin(async move {
@@ -183,7 +188,6 @@ impl Directory {
         deadline: Instant,
     ) -> Result<(), Unconfirmed> {
         if self.peers().is_voter() {
-            self.follow_around_gaps(group).await;
             self.barrier(group, deadline).await?;
             return Ok(());
         }
@@ -196,27 +200,36 @@ impl Directory {
         Err(Unconfirmed)
     }
 
+    /// This voter does not see all the others.
+    fn has_gap(&self) -> bool {
+        self.peers().linked_voters().len() + 1 < self.peers().voters().len()
+    }
+
     /// A voter hears of commits from the leader. While it cannot see some voter, that may be the
-    /// leader: it then also follows at the voters it does see.
-    async fn follow_around_gaps(self: &Arc<Self>, group: &Arc<Group>) {
-        let linked = self.peers().linked_voters();
-        if linked.len() + 1 == self.peers().voters().len() {
-            for voter in group.view.following() {
+    /// leader: it then also follows at the voters it does see. False if that has yet to succeed.
+    pub(super) async fn follow_around_gaps(self: &Arc<Self>, group: &Arc<Group>) -> bool {
+        if !self.has_gap() {
+            for (voter, number) in group.view.following() {
                 group.view.unfollow(voter);
-                let request = Request::new(group.id(), Body::Unsubscribe);
+                let request = Request::new(group.id(), Body::Unsubscribe { number });
+                let call = self.peers().call(voter, request.encode());
                 // If it is lost, we go on being told, which harms nobody.
-                let _ = self.peers().call(voter, request.encode()).await;
+                let _ = timeout_at(Instant::now() + ATTEMPT, call).await;
             }
-            return;
+            return true;
         }
-        let deadline = Instant::now() + ATTEMPT;
-        for voter in linked {
-            if !group.view.following().contains(&voter)
-                && let Some(state) = self.follow_at(voter, group, deadline).await
-            {
-                group.view.observe(state.version, state.record.as_ref());
+        let mut followed = true;
+        for voter in self.peers().linked_voters() {
+            if group.view.following().contains_key(&voter) {
+                continue;
+            }
+            let deadline = Instant::now() + ATTEMPT;
+            match self.follow_at(voter, group, deadline).await {
+                Some(state) => group.view.observe(state.version, state.record.as_ref()),
+                None => followed = false,
             }
         }
+        followed
     }
 
     /// Subscribes at `voter`, which passes a barrier and answers with what stands.
@@ -227,8 +240,9 @@ impl Directory {
         deadline: Instant,
     ) -> Option<State> {
         // Noted first: if the link drops from here on, the view is told.
-        group.view.follow(voter);
-        let request = Request::new(group.id(), Body::Subscribe);
+        let number = self.subscription_number();
+        group.view.follow(voter, number);
+        let request = Request::new(group.id(), Body::Subscribe { number });
         let call = self.peers().call(voter, request.encode());
         let answer = match timeout_at(deadline, call).await {
             Ok(Ok(frame)) => Response::decode(&frame).ok(),
@@ -246,7 +260,9 @@ impl Directory {
         let group = self.group(replica.group);
         let deadline = Instant::now() + Duration::from_millis(JOIN_MS);
         while replica.has_tail() && self.peers().in_touch() && Instant::now() < deadline {
-            self.serve(&group, Ask::Settle, 0, deadline).await;
+            self.serve(&group, Ask::Settle, 1, deadline).await;
+            let pause = Duration::from_millis(20 + self.peers().jitter_ms(80));
+            tokio::time::sleep(pause).await;
         }
     }
 }

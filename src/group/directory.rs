@@ -2,6 +2,7 @@
 //! follow here, and, on a voter, those whose replica is awake.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -24,8 +25,16 @@ pub(crate) const AWAKE_GROUPS_MAX: usize = 16_384;
 /// How many groups at a time are helped after a link came up or went down.
 const GROUPS_AT_ONCE: usize = 16;
 
+/// How many replicas hand their leadership over at once when the node stops, and how long all
+/// together may take for it.
+const HANDOVERS_AT_ONCE: usize = 64;
+const HANDOVERS_MS: u64 = 1_000;
+
 /// How long all replicas together may take to stop.
 const STOP_MS: u64 = 3_000;
+
+/// The most bytes that may wait for this voter's disk before it takes no more proposals.
+const DISK_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 pub(crate) struct Group {
     pub(crate) view: Arc<View>,
@@ -74,6 +83,10 @@ pub(crate) struct Directory {
     pushers: Mutex<BTreeMap<NodeId, Arc<Pusher>>>,
     /// Whether the node was in touch when links last changed.
     in_touch: Mutex<bool>,
+    /// Held while a replica is woken; `true` once the node stops, and then none is woken any more.
+    closing: tokio::sync::RwLock<bool>,
+    awake: AtomicUsize,
+    subscriptions: AtomicU64,
     /// What openraft's tasks report to.
     quiet: tracing::Dispatch,
 }
@@ -122,6 +135,9 @@ impl Directory {
             groups: Mutex::default(),
             pushers: Mutex::default(),
             in_touch,
+            closing: tokio::sync::RwLock::default(),
+            awake: AtomicUsize::new(0),
+            subscriptions: AtomicU64::new(0),
             quiet: super::runtime::quiet(),
         })
     }
@@ -167,8 +183,8 @@ impl Directory {
 
     /// The last handle on the group is gone.
     fn leave(self: &Arc<Self>, group: &Arc<Group>) {
-        for voter in group.view.go_offline() {
-            let request = Request::new(group.id(), Body::Unsubscribe);
+        for (voter, number) in group.view.go_offline() {
+            let request = Request::new(group.id(), Body::Unsubscribe { number });
             let call = self.peers.call(voter, request.encode());
             self.peers.spawn(Box::pin(async move {
                 // If it is lost, the voter learns it from our refusal of its next update.
@@ -202,20 +218,39 @@ impl Directory {
     /// This voter's replica of the group, woken if need be. Why not, if it cannot be.
     pub(super) async fn wake(&self, group: &Arc<Group>) -> Result<Arc<Replica>, String> {
         let store = self.store()?;
+        if let Some(awake) = group.awake() {
+            return Ok(awake.clone());
+        }
         let start = || async {
-            let awake = self
-                .groups()
-                .values()
-                .filter(|g| g.awake().is_some())
-                .count();
-            if awake >= AWAKE_GROUPS_MAX {
+            // Two instances of a group over one store could vote twice in a term. There is one
+            // place in the directory for each group, none is ever stopped but at the end, and
+            // from then on none is started.
+            let closing = self.closing.read().await;
+            if *closing {
+                return Err("this node is shutting down".into());
+            }
+            if self.awake.load(Ordering::Relaxed) >= AWAKE_GROUPS_MAX {
                 return Err(format!("{AWAKE_GROUPS_MAX} groups are awake here already"));
             }
             let held = self.load(store, group.id())?;
             let disk = Disk::new(store.clone(), group.id(), held);
-            Replica::start(self.peers.clone(), disk, group.view.clone(), &self.quiet).await
+            let (peers, view) = (self.peers.clone(), group.view.clone());
+            let replica = Replica::start(peers, disk, view, &self.quiet).await?;
+            self.awake.fetch_add(1, Ordering::Relaxed);
+            Ok(replica)
         };
         group.replica.get_or_try_init(start).await.cloned()
+    }
+
+    /// More is waiting for this voter's disk than it should be asked to take.
+    pub(super) fn is_overloaded(&self) -> bool {
+        let queued = self.store.as_ref().map_or(0, Store::queued_bytes);
+        queued > DISK_QUEUE_BYTES_MAX
+    }
+
+    /// A number for a new subscription at another voter, greater than all before.
+    pub(super) fn subscription_number(&self) -> u64 {
+        self.subscriptions.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// The store, if this node may vote.
@@ -264,7 +299,10 @@ impl Directory {
         if self.peers.is_voter() {
             // What this leader left behind must be settled, or those who wait wait for ever.
             self.for_awake(move |directory, replica| async move {
-                if replica.leader() == Some(node) && replica.has_tail() {
+                let leader = replica.leader();
+                let is_lost = leader
+                    .is_none_or(|leader| leader == node || !directory.peers.is_linked(leader));
+                if is_lost && !replica.leads() && replica.has_tail() {
                     directory.settle_tail(&replica).await;
                 }
             });
@@ -327,8 +365,13 @@ impl Directory {
 
     // -- subscriptions of other nodes ----------------------------------------------------------
 
-    /// Registers `peer` for every commit of the group; false if it has too many.
-    pub(super) fn subscribe(self: &Arc<Self>, peer: NodeId, group: &Arc<Group>) -> bool {
+    /// Registers `peer` for every commit of the group.
+    pub(super) fn subscribe(
+        self: &Arc<Self>,
+        peer: NodeId,
+        number: u64,
+        group: &Arc<Group>,
+    ) -> Result<(), &'static str> {
         let pusher = {
             let mut pushers = self.pushers.lock().unwrap_or_else(PoisonError::into_inner);
             let pusher = pushers.entry(peer).or_insert_with(|| {
@@ -340,19 +383,22 @@ impl Directory {
             pusher.clone()
         };
         if !pusher.add(group.id()) {
-            return false;
+            return Err("too many subscriptions");
         }
-        group.view.subscribe(peer, pusher);
+        group.view.subscribe(peer, number, pusher);
         // A link that dropped meanwhile was cleaned up before this subscription existed.
         if !self.peers.is_linked(peer) {
             self.drop_subscriptions(peer);
-            group.view.unsubscribe(peer);
+            group.view.unsubscribe(peer, number);
+            return Err("the link is gone");
         }
-        true
+        Ok(())
     }
 
-    pub(super) fn unsubscribe(&self, peer: NodeId, group: &Arc<Group>) {
-        group.view.unsubscribe(peer);
+    pub(super) fn unsubscribe(&self, peer: NodeId, number: u64, group: &Arc<Group>) {
+        if !group.view.unsubscribe(peer, number) {
+            return;
+        }
         let pushers = self.pushers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pusher) = pushers.get(&peer) {
             pusher.remove(group.id());
@@ -366,7 +412,7 @@ impl Directory {
         };
         for id in removed.map(|pusher| pusher.close()).unwrap_or_default() {
             if let Some(view) = self.view(id) {
-                view.unsubscribe(peer);
+                view.unsubscribe(peer, u64::MAX);
             }
             self.forget_idle(id, 1);
         }
@@ -406,17 +452,25 @@ impl Directory {
     /// Hands leadership over and stops all replicas. The store is flushed and closed by its owner.
     pub(crate) async fn stop(self: &Arc<Self>) {
         use futures::StreamExt;
+        // Whoever is waking a replica finishes first, and nobody begins after.
+        *self.closing.write().await = true;
         let awake = self.awake();
-        let leases: Vec<_> = awake.iter().map(|replica| replica.lease()).collect();
-        futures::stream::iter(awake)
-            .for_each_concurrent(GROUPS_AT_ONCE, |replica| async move {
+        let handed_over = futures::stream::iter(&awake).for_each_concurrent(
+            HANDOVERS_AT_ONCE,
+            |replica| async move {
                 if let Some(successor) = self.peers.linked_voters().first() {
                     replica.hand_over(*successor).await;
                 }
+            },
+        );
+        // A leadership that is not handed over in time is taken when it is needed.
+        let _ = tokio::time::timeout(Duration::from_millis(HANDOVERS_MS), handed_over).await;
+        let leases: Vec<_> = awake.iter().map(|replica| replica.lease()).collect();
+        futures::stream::iter(awake)
+            .for_each_concurrent(GROUPS_AT_ONCE, |replica| async move {
                 replica.stop().await;
             })
             .await;
-        self.groups().clear();
         let gone = async {
             while leases.iter().any(|lease| lease.strong_count() > 0) {
                 tokio::time::sleep(Duration::from_millis(1)).await;

@@ -5,6 +5,7 @@ mod barrier;
 mod directory;
 mod disk;
 mod log;
+mod notices;
 mod peer;
 mod push;
 mod raft;
@@ -26,7 +27,7 @@ use futures::future::BoxFuture;
 
 use crate::id::{GroupId, NodeId};
 
-pub(crate) use directory::{Directory, GroupStatus, Interest};
+pub(crate) use directory::{Directory, Interest};
 pub(crate) use view::{Sink, View};
 
 /// Why a message to another node had no answer.

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use openraft::error::{RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
-use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::network::{Backoff, RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderError,
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
@@ -15,11 +15,14 @@ use tokio::sync::Notify;
 use crate::id::{GroupId, NodeId};
 
 use super::Peers;
+use super::notices::Notices;
 use super::raft::{LogPosition, Snapshot, StoredEntry, Types, Vote};
+use super::route::LINK_BYTES_PER_MS;
 use super::wire::{Body, RaftRequest, RaftResponse, Request, Response};
 
-/// How fast a link is taken to be at least: what a large message's deadline is extended by.
-const LINK_BYTES_PER_MS: usize = 4 * 1024;
+/// The pause before an append that failed is sent again, with and without a link to the voter.
+const RETRY_MS: u64 = 100;
+const RETRY_UNLINKED_MS: u64 = 3_600_000;
 
 /// What this replica's elections ran into: a voter with a longer log, which should lead instead.
 #[derive(Debug, Default)]
@@ -55,6 +58,7 @@ pub(crate) struct PeerFactory {
     pub(crate) peers: Arc<dyn Peers>,
     pub(crate) group: GroupId,
     pub(crate) ballot: Arc<Ballot>,
+    pub(crate) notices: Arc<Notices>,
 }
 
 impl RaftNetworkFactory<Types> for PeerFactory {
@@ -66,6 +70,7 @@ impl RaftNetworkFactory<Types> for PeerFactory {
             group: self.group,
             target: NodeId::from_u64(target),
             ballot: self.ballot.clone(),
+            notices: self.notices.clone(),
         }
     }
 }
@@ -76,6 +81,7 @@ pub(crate) struct Peer {
     group: GroupId,
     target: NodeId,
     ballot: Arc<Ballot>,
+    notices: Arc<Notices>,
 }
 
 impl Peer {
@@ -88,7 +94,7 @@ impl Peer {
         within: Duration,
     ) -> Result<RaftResponse, RPCError<Types>> {
         let frame = Request::new(self.group, Body::Raft(body)).encode();
-        let extra = Duration::from_millis((frame.len() / LINK_BYTES_PER_MS) as u64);
+        let extra = Duration::from_millis(frame.len() as u64 / LINK_BYTES_PER_MS);
         let within = within + extra;
         let call = self.peers.call(self.target, frame);
         let reply = match tokio::time::timeout(within, call).await {
@@ -156,17 +162,24 @@ impl RaftNetworkV2<Types> for Peer {
         rpc: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        let committed = rpc.leader_commit.as_ref().map(LogPosition::from);
         let body = RaftRequest::Append {
             vote: (&rpc.vote).into(),
             prev: rpc.prev_log_id.as_ref().map(Into::into),
             entries: rpc.entries.iter().map(StoredEntry::from).collect(),
-            committed: rpc.leader_commit.as_ref().map(Into::into),
+            committed,
         };
-        match self
+        let answer = self
             .call(RPCTypes::AppendEntries, body, option.soft_ttl())
-            .await?
-        {
-            RaftResponse::Appended => Ok(AppendEntriesResponse::Success),
+            .await;
+        if answer.is_err() {
+            self.notices.lost(self.target, committed);
+        }
+        match answer? {
+            RaftResponse::Appended => {
+                self.notices.heard(self.target, committed);
+                Ok(AppendEntriesResponse::Success)
+            }
             RaftResponse::AppendedUpTo(at) => {
                 Ok(AppendEntriesResponse::PartialSuccess(at.map(Into::into)))
             }
@@ -190,6 +203,19 @@ impl RaftNetworkV2<Types> for Peer {
         option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
         self.ballot(rpc, true, option.soft_ttl()).await
+    }
+
+    /// While there is no link there is nothing to try: the replica is told when it is back.
+    fn backoff(&self) -> Option<Backoff> {
+        let (peers, target) = (self.peers.clone(), self.target);
+        let pauses = std::iter::repeat_with(move || {
+            Duration::from_millis(if peers.is_linked(target) {
+                RETRY_MS
+            } else {
+                RETRY_UNLINKED_MS
+            })
+        });
+        Some(Backoff::new(pauses))
     }
 
     async fn full_snapshot(

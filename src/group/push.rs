@@ -1,7 +1,8 @@
 //! Telling one peer of every commit in the groups it subscribed to. What waits to be sent is a
 //! set of groups, not a queue of messages: a slow peer gets fewer, newer updates.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio::time::timeout;
 use crate::id::{GroupId, NodeId};
 
 use super::directory::Directory;
+use super::route::LINK_BYTES_PER_MS;
 use super::wire::{Body, Request, Response};
 
 /// The most groups that one peer may be subscribed to.
@@ -21,8 +23,12 @@ const UPDATE_MS: u64 = 1_000;
 
 #[derive(Default)]
 struct Queue {
-    subscribed: BTreeSet<GroupId>,
+    /// With whether the peer has confirmed the record, which never changes.
+    subscribed: BTreeMap<GroupId, bool>,
     dirty: BTreeSet<GroupId>,
+    /// The group that was last sent: after it comes the next, so that one that cannot be
+    /// confirmed does not hold up the others.
+    last: Option<GroupId>,
     closed: bool,
 }
 
@@ -49,9 +55,9 @@ impl Pusher {
     pub(crate) fn add(&self, group: GroupId) -> bool {
         let mut queue = self.queue();
         if queue.subscribed.len() >= SUBSCRIPTIONS_PER_PEER_MAX {
-            return queue.subscribed.contains(&group);
+            return queue.subscribed.contains_key(&group);
         }
-        queue.subscribed.insert(group);
+        queue.subscribed.insert(group, false);
         true
     }
 
@@ -64,19 +70,35 @@ impl Pusher {
     /// There is something new in `group`.
     pub(crate) fn mark(&self, group: GroupId) {
         let mut queue = self.queue();
-        if queue.subscribed.contains(&group) {
+        if queue.subscribed.contains_key(&group) {
             queue.dirty.insert(group);
             self.woken.notify_one();
         }
     }
 
     /// Ends the task and returns what the peer was subscribed to.
-    pub(crate) fn close(&self) -> BTreeSet<GroupId> {
+    pub(crate) fn close(&self) -> Vec<GroupId> {
         let mut queue = self.queue();
         queue.closed = true;
         self.woken.notify_one();
         queue.dirty.clear();
-        std::mem::take(&mut queue.subscribed)
+        std::mem::take(&mut queue.subscribed).into_keys().collect()
+    }
+
+    /// The next group to send, and whether the peer has its record already.
+    fn next(queue: &mut Queue) -> Option<(GroupId, bool)> {
+        let after = queue.last.map_or(Bound::Unbounded, Bound::Excluded);
+        let next = queue.dirty.range((after, Bound::Unbounded)).next();
+        let next = *next.or_else(|| queue.dirty.first())?;
+        queue.dirty.remove(&next);
+        queue.last = Some(next);
+        Some((next, queue.subscribed.get(&next).copied()?))
+    }
+
+    fn confirmed(&self, group: GroupId) {
+        if let Some(has_record) = self.queue().subscribed.get_mut(&group) {
+            *has_record = true;
+        }
     }
 
     /// Sends until the pusher is closed or the node is gone.
@@ -87,9 +109,9 @@ impl Pusher {
                 if queue.closed {
                     return;
                 }
-                queue.dirty.pop_first()
+                Self::next(&mut queue)
             };
-            let Some(group) = next else {
+            let Some((group, has_record)) = next else {
                 self.woken.notified().await;
                 continue;
             };
@@ -99,15 +121,31 @@ impl Pusher {
             let Some(view) = directory.view(group) else {
                 continue;
             };
-            let request = Request::new(group, Body::Update(view.state()));
-            let call = directory.peers().call(self.peer, request.encode());
-            let within = Duration::from_millis(UPDATE_MS);
+            let Some(number) = view.subscription(self.peer) else {
+                self.remove(group);
+                continue;
+            };
+            let mut state = view.state();
+            let has_decided = state.record.is_some();
+            if has_record {
+                state.record = None;
+            }
+            let frame = Request::new(group, Body::Update(state)).encode();
+            let within_ms = UPDATE_MS + frame.len() as u64 / LINK_BYTES_PER_MS;
+            let call = directory.peers().call(self.peer, frame);
+            let within = Duration::from_millis(within_ms);
             match timeout(within, call).await {
-                Ok(Ok(frame)) if Response::decode(&frame) == Ok(Response::Done) => {}
+                Ok(Ok(frame)) if Response::decode(&frame) == Ok(Response::Done) => {
+                    if has_decided {
+                        self.confirmed(group);
+                    }
+                }
                 Ok(Ok(_)) => {
-                    // The peer does not want it any more.
-                    view.unsubscribe(self.peer);
-                    self.remove(group);
+                    // The peer does not want it any more, unless it has subscribed anew meanwhile.
+                    if view.unsubscribe(self.peer, number) {
+                        self.remove(group);
+                        directory.forget_idle(group, 1);
+                    }
                 }
                 Ok(Err(_)) | Err(_) => {
                     self.mark(group);

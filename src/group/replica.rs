@@ -18,6 +18,7 @@ use crate::machine::Command;
 use super::Peers;
 use super::disk::Disk;
 use super::log::{Lease, Log};
+use super::notices::Notices;
 use super::peer::{Ballot, PeerFactory};
 use super::raft::{LogPosition, Snapshot, SnapshotMeta, StoredVote, Types, Vote};
 use super::runtime::quietly;
@@ -34,6 +35,8 @@ const HEARTBEAT_MS: u64 = 500;
 const LOG_ENTRIES_KEPT: u64 = 16;
 /// How long an election may take before it is tried again, in milliseconds, plus jitter.
 const ELECTION_RETRY_MS: u64 = 150;
+/// The pause between two repetitions of a commit notice that was not heard.
+const NOTICE_RETRY_MS: u64 = 100;
 /// How long an orderly handover of leadership may take.
 const HANDOVER_MS: u64 = 300;
 
@@ -52,6 +55,7 @@ pub(crate) struct Replica {
     disk: Arc<Disk>,
     lease: Weak<()>,
     ballot: Arc<Ballot>,
+    notices: Arc<Notices>,
     peers: Arc<dyn Peers>,
     /// One election at a time; whoever waits finds its result.
     electing: tokio::sync::Mutex<()>,
@@ -96,6 +100,7 @@ impl Replica {
         let group = disk.group;
         let disk = Arc::new(disk);
         let ballot = Arc::new(Ballot::default());
+        let notices = Arc::new(Notices::default());
         let long = Arc::new(Notify::new());
         view.catch_up(&disk.held().state());
         let config = Arc::new(config().validate().map_err(|error| error.to_string())?);
@@ -103,6 +108,7 @@ impl Replica {
             peers: peers.clone(),
             group,
             ballot: ballot.clone(),
+            notices: notices.clone(),
         };
         let lease = Lease::default();
         let held_by = Arc::downgrade(&lease);
@@ -118,10 +124,11 @@ impl Replica {
             disk,
             lease: held_by,
             ballot,
+            notices: notices.clone(),
             peers: peers.clone(),
             electing: tokio::sync::Mutex::default(),
         });
-        peers.spawn(Box::pin(keep_short(Arc::downgrade(&replica), long)));
+        peers.spawn(Box::pin(attend(Arc::downgrade(&replica), long, notices)));
         tracing::debug!(?group, "replica awake");
         Ok(replica)
     }
@@ -139,7 +146,16 @@ impl Replica {
     }
 
     pub(crate) fn leads(&self) -> bool {
-        self.raft.is_leader()
+        self.raft
+            .server_metrics()
+            .borrow_watched()
+            .state
+            .is_leader()
+    }
+
+    /// A voter in reach may not know how far this leader's log is committed.
+    fn owes_notice(&self) -> bool {
+        self.leads() && self.notices.any(|voter| self.peers.is_linked(voter))
     }
 
     pub(crate) fn term(&self) -> u64 {
@@ -207,7 +223,7 @@ impl Replica {
     }
 
     fn known_lead(&self, may_lead: &impl Fn(NodeId) -> bool) -> Option<Lead> {
-        if self.raft.is_leader() {
+        if self.leads() {
             return Some(Lead::Me);
         }
         let leader = self.leader().filter(|leader| *leader != self.peers.me())?;
@@ -233,7 +249,7 @@ impl Replica {
             match error {
                 // Nothing was appended: a new leader waits for its first acknowledgement, an old
                 // one for a fresh one.
-                ClientWriteError::ForwardToLeader(_) if self.raft.is_leader() => {
+                ClientWriteError::ForwardToLeader(_) if self.leads() => {
                     if !self.confirm(deadline).await {
                         return Response::Elsewhere { hint: None };
                     }
@@ -270,8 +286,9 @@ impl Replica {
     pub(crate) async fn linked(&self, voter: NodeId) {
         // Both only fail if the instance is stopped, and then there is nothing to go on with.
         let _ = self.raft.trigger().reset_backoff([voter.as_u64()]).await;
-        if self.raft.is_leader() {
+        if self.leads() {
             let _ = self.raft.trigger().heartbeat().await;
+            self.notices.nudge();
         }
     }
 
@@ -350,14 +367,14 @@ impl Replica {
 
     /// Hands leadership to `successor` and waits, for a bounded time, until it is taken.
     pub(crate) async fn hand_over(&self, successor: NodeId) {
-        if !self.raft.is_leader() {
+        if !self.leads() {
             return;
         }
         let mut metrics = self.raft.server_metrics();
         let handed = async {
             let trigger = self.raft.trigger();
             if trigger.transfer_leader(successor.as_u64()).await.is_ok() {
-                while self.raft.is_leader() && metrics.changed().await.is_ok() {}
+                while self.leads() && metrics.changed().await.is_ok() {}
             }
         };
         // A successor that does not take over in time is elected when it is needed.
@@ -371,14 +388,29 @@ impl Replica {
     }
 }
 
-/// Snapshots whenever the log has grown long; openraft purges behind a snapshot.
-async fn keep_short(replica: Weak<Replica>, long: Arc<Notify>) {
+/// Looks after a running replica: snapshots when the log has grown long (openraft purges behind
+/// a snapshot), and repeats commit notices until they are heard.
+async fn attend(replica: Weak<Replica>, long: Arc<Notify>, notices: Arc<Notices>) {
     loop {
-        long.notified().await;
+        let Some(owes) = replica.upgrade().map(|replica| replica.owes_notice()) else {
+            return;
+        };
+        let pause = Duration::from_millis(NOTICE_RETRY_MS);
+        let is_long = tokio::select! {
+            () = long.notified() => true,
+            () = notices.changed(), if !owes => continue,
+            () = tokio::time::sleep(pause), if owes => false,
+        };
         let Some(replica) = replica.upgrade() else {
             return;
         };
-        if replica.raft.trigger().snapshot().await.is_err() {
+        let trigger = replica.raft.trigger();
+        let done = if is_long {
+            trigger.snapshot().await
+        } else {
+            trigger.heartbeat().await
+        };
+        if done.is_err() {
             return;
         }
     }

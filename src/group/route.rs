@@ -39,6 +39,20 @@ impl Ask {
     }
 }
 
+/// How fast a link is taken to be at least: large values get more time on it.
+pub(super) const LINK_BYTES_PER_MS: u64 = 4 * 1024;
+
+impl Ask {
+    /// How long another node is given to see to it.
+    pub(super) fn patience(&self, least: Duration) -> Duration {
+        let bytes = match self {
+            Self::Commit(Command::Set { proposal, .. }) => proposal.value.len() as u64,
+            Self::Commit(Command::Touch { .. }) | Self::Settle => 0,
+        };
+        least + Duration::from_millis(bytes / LINK_BYTES_PER_MS)
+    }
+}
+
 /// Not committed in time; it may be committed later all the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Unconfirmed;
@@ -101,7 +115,7 @@ impl Directory {
             let response = if next == self.peers().me() {
                 self.serve(group, ask.clone(), HOPS_MAX, deadline).await
             } else {
-                let patience = deadline.min(Instant::now() + 2 * ATTEMPT);
+                let patience = deadline.min(Instant::now() + ask.patience(2 * ATTEMPT));
                 self.ask(next, group, ask, HOPS_MAX - 1, patience).await
             };
             match response {

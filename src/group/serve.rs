@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::codec::VALUE_BYTES_CAP;
 use crate::id::NodeId;
+use crate::machine::Command;
 
 use super::ATTEMPT;
 use super::directory::{Directory, Group};
@@ -18,6 +20,20 @@ const WITHIN_MS_MAX: u64 = 60_000;
 
 /// How long a subscriber waits for the barrier that this voter passes on its behalf.
 const SUBSCRIBE_MS: u64 = 3_000;
+
+/// What no honest node proposes: it would fit into a proposal, but not into a log that others
+/// can be sent.
+fn check(command: &Command) -> Result<(), &'static str> {
+    if !command.slot().is_empty() {
+        return Err("a cell has one slot");
+    }
+    match command {
+        Command::Set { proposal, .. } if proposal.value.len() > VALUE_BYTES_CAP => {
+            Err("the value is larger than any cell may hold")
+        }
+        _ => Ok(()),
+    }
+}
 
 impl Directory {
     /// Answers one frame of an admitted peer.
@@ -49,7 +65,7 @@ impl Directory {
             Body::Raft(_) | Body::Status if !from_voter => refused("only voters may send this"),
             Body::Update(_) | Body::Orphaned if !from_voter => refused("only voters may send this"),
             Body::Update(state) => match self.view(id) {
-                Some(view) if view.is_wanted() => {
+                Some(view) if !view.is_idle() => {
                     view.observe(state.version, state.record.as_ref());
                     Response::Done
                 }
@@ -65,7 +81,10 @@ impl Directory {
                 let group = self.group(id);
                 let replica = match self.wake(&group).await {
                     Ok(replica) => replica,
-                    Err(reason) => return Response::Refused { reason },
+                    Err(reason) => {
+                        self.forget_idle(id, 2);
+                        return Response::Refused { reason };
+                    }
                 };
                 match replica.answer(message).await {
                     Ok(response) => Response::Raft(response),
@@ -83,21 +102,26 @@ impl Directory {
                 hops_left,
                 within_ms,
             } => {
+                if let Err(reason) = check(&command) {
+                    return refused(reason);
+                }
                 let group = self.group(id);
                 tracing::debug!(group = ?id, %command, %peer, hops_left, "asked to commit");
                 let asked = Ask::Commit(command);
-                self.serve(&group, asked, hops_left, deadline(within_ms))
-                    .await
-                    .unwrap_or(Response::Unclear)
+                let served = self.serve(&group, asked, hops_left, deadline(within_ms));
+                let served = served.await;
+                self.forget_idle(id, 2);
+                served.unwrap_or(Response::Unclear)
             }
             Body::Settle {
                 hops_left,
                 within_ms,
             } => {
                 let group = self.group(id);
-                self.serve(&group, Ask::Settle, hops_left, deadline(within_ms))
-                    .await
-                    .unwrap_or(Response::Unclear)
+                let served = self.serve(&group, Ask::Settle, hops_left, deadline(within_ms));
+                let served = served.await;
+                self.forget_idle(id, 2);
+                served.unwrap_or(Response::Unclear)
             }
             Body::Barrier { within_ms } => {
                 let group = self.group(id);
@@ -105,23 +129,26 @@ impl Directory {
                 self.forget_idle(id, 2);
                 passed.map_or(Response::Unclear, Response::State)
             }
-            Body::Subscribe => {
+            Body::Subscribe { number } => {
                 let group = self.group(id);
                 // Registered first, read after: nothing falls in between.
-                if !self.subscribe(peer, &group) {
-                    return refused("too many subscriptions");
+                if let Err(reason) = self.subscribe(peer, number, &group) {
+                    self.forget_idle(id, 2);
+                    return refused(reason);
                 }
+                self.follow_around_gaps(&group).await;
                 match self.barrier(&group, deadline(SUBSCRIBE_MS)).await {
                     Ok(_) => Response::State(group.view.state()),
                     Err(_) => {
-                        self.unsubscribe(peer, &group);
+                        self.unsubscribe(peer, number, &group);
+                        self.forget_idle(id, 2);
                         Response::Unclear
                     }
                 }
             }
-            Body::Unsubscribe => {
+            Body::Unsubscribe { number } => {
                 let group = self.group(id);
-                self.unsubscribe(peer, &group);
+                self.unsubscribe(peer, number, &group);
                 self.forget_idle(id, 2);
                 Response::Done
             }
@@ -141,6 +168,21 @@ impl Directory {
             Ok(replica) => replica,
             Err(reason) => return Some(Response::Refused { reason }),
         };
+        if self.is_overloaded() {
+            return Some(Response::Elsewhere { hint: None });
+        }
+        // A slot that is known to be decided needs no other value in the log.
+        let ask = match ask {
+            Ask::Commit(Command::Set { slot, proposal })
+                if slot.is_empty() && group.view.record().is_some() =>
+            {
+                Ask::Commit(Command::Touch {
+                    slot,
+                    id: proposal.id,
+                })
+            }
+            ask => ask,
+        };
         let me = self.peers().me();
         // Voters that could not be reached or did not answer as leaders: they do not count as such.
         let mut failed: Vec<NodeId> = Vec::new();
@@ -154,7 +196,7 @@ impl Directory {
                 // It may live and be seen by others; electing ourselves would depose it.
                 failed.push(leader);
                 for relay in self.peers().linked_voters() {
-                    let patience = deadline.min(Instant::now() + ATTEMPT);
+                    let patience = deadline.min(Instant::now() + ask.patience(ATTEMPT));
                     let answer = self.ask(relay, group, &ask, hops_left - 1, patience).await;
                     if let Some(Response::Committed { .. } | Response::State(_)) = answer {
                         return answer;
@@ -172,7 +214,7 @@ impl Directory {
                     });
                 }
                 Lead::Other(leader) if hops_left > 0 => {
-                    let patience = deadline.min(Instant::now() + ATTEMPT);
+                    let patience = deadline.min(Instant::now() + ask.patience(ATTEMPT));
                     match self.ask(leader, group, &ask, hops_left - 1, patience).await {
                         Some(answer @ (Response::Committed { .. } | Response::State(_))) => {
                             return Some(answer);

@@ -118,7 +118,8 @@ impl RaftStateMachine<Types> for State {
                     if let Some(record) = reply.record.as_ref().filter(|r| r.version == version) {
                         new.push((command.slot().to_vec(), record.clone()));
                     }
-                    observed = Some(reply.clone());
+                    // The view is that of the one slot of a cell.
+                    observed = Some((version, held.machine.get(&[]).cloned()));
                     reply
                 }
                 EntryPayload::Membership(membership) => {
@@ -139,7 +140,7 @@ impl RaftStateMachine<Types> for State {
             self.disk.save_applied(&mut held, &new);
             held.entries.len() as u64
         };
-        if let Some(Reply { version, record }) = observed {
+        if let Some((version, record)) = observed {
             tracing::debug!(group = ?self.disk.group, %version, decided = !new.is_empty(), "applied");
             self.view.observe(version, record.as_ref());
         }

@@ -38,9 +38,9 @@ struct Inner {
     /// A task is under way that brings the view online.
     joining: bool,
     /// Peers to tell of every commit.
-    subscribers: BTreeMap<NodeId, Arc<Pusher>>,
-    /// Voters this node is subscribed at.
-    following: Vec<NodeId>,
+    subscribers: BTreeMap<NodeId, (u64, Arc<Pusher>)>,
+    /// Voters this node is subscribed at, and the number of the subscription.
+    following: BTreeMap<NodeId, u64>,
 }
 
 impl View {
@@ -101,6 +101,7 @@ impl View {
     /// If it contradicts the record already known: agreement (P1) is broken, and going on would
     /// hide it.
     pub(crate) fn observe(&self, version: Version, record: Option<&Arc<Record>>) {
+        let version = version.max(record.map_or(Version::ZERO, |record| record.version));
         if let Some(record) = record {
             let known = self.record.get_or_init(|| record.clone());
             assert!(
@@ -120,7 +121,7 @@ impl View {
             grows
         });
         if grown {
-            for pusher in self.inner().subscribers.values() {
+            for (_, pusher) in self.inner().subscribers.values() {
                 pusher.mark(self.group);
             }
         }
@@ -190,7 +191,7 @@ impl View {
 
     /// The node lost touch with a majority (an observer: with the voter it follows), or nobody
     /// here wants the view any more. Returns the voters that were followed.
-    pub(crate) fn go_offline(&self) -> Vec<NodeId> {
+    pub(crate) fn go_offline(&self) -> BTreeMap<NodeId, u64> {
         let mut inner = self.inner();
         inner.losses += 1;
         self.online
@@ -198,7 +199,7 @@ impl View {
         std::mem::take(&mut inner.following)
     }
 
-    pub(crate) fn following(&self) -> Vec<NodeId> {
+    pub(crate) fn following(&self) -> BTreeMap<NodeId, u64> {
         self.inner().following.clone()
     }
 
@@ -207,27 +208,46 @@ impl View {
         self.observe(state.version, state.record.as_ref());
     }
 
-    pub(crate) fn follow(&self, voter: NodeId) {
-        let mut inner = self.inner();
-        if !inner.following.contains(&voter) {
-            inner.following.push(voter);
-        }
+    pub(crate) fn follow(&self, voter: NodeId, number: u64) {
+        self.inner().following.insert(voter, number);
     }
 
     pub(crate) fn unfollow(&self, voter: NodeId) -> bool {
+        self.inner().following.remove(&voter).is_some()
+    }
+
+    /// Tells `peer` of every commit from now on, unless a newer subscription of it does.
+    pub(crate) fn subscribe(&self, peer: NodeId, number: u64, pusher: Arc<Pusher>) {
         let mut inner = self.inner();
-        let before = inner.following.len();
-        inner.following.retain(|v| *v != voter);
-        inner.following.len() < before
+        if inner
+            .subscribers
+            .get(&peer)
+            .is_none_or(|(n, _)| *n <= number)
+        {
+            inner.subscribers.insert(peer, (number, pusher));
+        }
     }
 
-    pub(crate) fn subscribe(&self, peer: NodeId, pusher: Arc<Pusher>) {
-        self.inner().subscribers.insert(peer, pusher);
+    /// Ends the subscription of `peer`, unless it is newer than `number`. Whether it is ended.
+    pub(crate) fn unsubscribe(&self, peer: NodeId, number: u64) -> bool {
+        let mut inner = self.inner();
+        if inner
+            .subscribers
+            .get(&peer)
+            .is_some_and(|(n, _)| *n > number)
+        {
+            return false;
+        }
+        inner.subscribers.remove(&peer);
+        true
     }
 
-    /// Ends the subscription of `peer`.
-    pub(crate) fn unsubscribe(&self, peer: NodeId) {
-        self.inner().subscribers.remove(&peer);
+    /// Which subscription of `peer` is in force.
+    pub(crate) fn subscription(&self, peer: NodeId) -> Option<u64> {
+        self.inner()
+            .subscribers
+            .get(&peer)
+            .map(|(number, _)| *number)
     }
 }
 

@@ -45,9 +45,14 @@ pub(crate) enum Body {
     Barrier {
         within_ms: u64,
     },
-    /// Tell me of every commit from now on, and what stands now.
-    Subscribe,
-    Unsubscribe,
+    /// Tell me of every commit from now on, and what stands now. A higher number is newer: an
+    /// end that was overtaken by a new beginning ends nothing.
+    Subscribe {
+        number: u64,
+    },
+    Unsubscribe {
+        number: u64,
+    },
     /// To a subscriber: this stands now.
     Update(State),
     /// To all subscribers of a voter that lost its majority: look elsewhere.

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -22,7 +21,8 @@ use crate::transport::{Connection, Incoming, PeerKey};
 /// How long admission may take, from the first byte to the last.
 const ADMISSION_MS: u64 = 3_000;
 
-/// How many connections may be under admission at once; more are closed unheard.
+/// How many connections of strangers may be under admission at once, and as many of those who
+/// hold a voter's key; more are closed unheard.
 const UNADMITTED_MAX: usize = 64;
 
 /// How long a refused peer is given to read why.
@@ -62,11 +62,12 @@ impl Links {
     /// Accepts connections until the transport closes.
     pub(super) async fn accept_all(self: Arc<Self>) {
         while let Some(connection) = self.transport.accept().await {
-            if self.unadmitted.load(Ordering::Relaxed) >= UNADMITTED_MAX {
+            // TLS has proved the key: strangers cannot use up the places of voters.
+            let is_voter = self.voter_keys.contains_key(&connection.remote_key());
+            let Some(counted) = self.unadmitted(is_voter, UNADMITTED_MAX) else {
                 connection.close(code::REFUSED, "");
                 continue;
-            }
-            let counted = self.unadmitted_add();
+            };
             let this = self.clone();
             self.spawn_task(async move {
                 let admission = this.welcome(&connection);
@@ -226,9 +227,7 @@ impl Links {
             && book.qualify(peer).await.map_err(Failed::transient)?
         {
             tracing::debug!("every voter is known: this one may vote");
-            if let Some(directory) = self.directory() {
-                directory.qualification_changed();
-            }
+            self.qualified();
         }
         Ok(())
     }
@@ -277,8 +276,9 @@ impl Links {
             };
             pause_ms = (pause_ms * 2).min(REDIAL_MS.1);
             // A link that the voter makes meanwhile ends the pause.
-            let pause = Duration::from_millis(pause);
-            let _ = timeout(pause, changes.changed()).await;
+            let linked =
+                async { while self.link(voter).is_none() && changes.changed().await.is_ok() {} };
+            let _ = timeout(Duration::from_millis(pause), linked).await;
         }
     }
 

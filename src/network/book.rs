@@ -117,13 +117,18 @@ impl Book {
         self.pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn write(&self, batch: Batch) -> Result<(), StoreFailed> {
+    /// Queues a batch; the future ends when it is durable. Called under the lock of the pages, so
+    /// that the disk sees changes in the order in which the pages did.
+    fn write(&self, batch: Batch) -> impl Future<Output = Result<(), StoreFailed>> + Send + use<> {
         let (sender, written) = tokio::sync::oneshot::channel();
         self.store.write(batch, Durability::Now, move |result| {
+            // Whoever asked may have gone; it is written all the same.
             let _ = sender.send(result);
         });
-        let result = written.await.map_err(|_| StoreFailed::Closed)?;
-        result.map(|_| ())
+        async move {
+            let result = written.await.map_err(|_| StoreFailed::Closed)?;
+            result.map(|_| ())
+        }
     }
 
     pub(super) fn boot(&self) -> BootId {
@@ -172,7 +177,7 @@ impl Book {
         claim: &Claim,
         boots: Option<&[BootId]>,
     ) -> Result<Verdict, StoreFailed> {
-        let (verdict, batch) = {
+        let (verdict, written) = {
             let mut pages = self.pages();
             let verdict = judge(pages.peers.get(&peer), asked, claim, boots);
             let mut batch = Batch::default();
@@ -185,10 +190,11 @@ impl Book {
                 }
                 Verdict::AskAgain => {}
             }
-            (verdict, batch)
+            let written = (!batch.is_empty()).then(|| self.write(batch));
+            (verdict, written)
         };
-        if !batch.is_empty() {
-            self.write(batch).await?;
+        if let Some(written) = written {
+            written.await?;
         }
         Ok(verdict)
     }
@@ -196,16 +202,16 @@ impl Book {
     /// `peer` has confirmed that it never knew another incarnation of this voter. Returns whether
     /// this voter may vote from now on and could not before.
     pub(super) async fn qualify(&self, peer: NodeId) -> Result<bool, StoreFailed> {
-        let batch = {
+        let written = {
             let mut pages = self.pages();
             if !pages.myself.qualify(peer) {
                 return Ok(false);
             }
             let mut batch = Batch::default();
             batch.put(MYSELF_KEY.to_vec(), pages.myself.to_bytes());
-            batch
+            self.write(batch)
         };
-        self.write(batch).await?;
+        written.await?;
         let may_vote = self.pages().myself.may_vote(&self.electorate, self.me);
         let gained = self
             .may_vote
@@ -222,11 +228,10 @@ impl Book {
 
     /// Keeps what was heard of `peer` with the next commit.
     pub(super) fn keep(&self, peer: NodeId) {
-        let mut batch = Batch::default();
-        if let Some(known) = self.pages().peers.get(&peer) {
+        let pages = self.pages();
+        if let Some(known) = pages.peers.get(&peer) {
+            let mut batch = Batch::default();
             batch.put(peer_key(peer), known.to_bytes());
-        }
-        if !batch.is_empty() {
             self.store.write(batch, Durability::Lazy, |_| {});
         }
     }

@@ -65,10 +65,15 @@ pub(super) struct Links {
     entropy: Mutex<StdRng>,
     directory: OnceLock<Weak<Directory>>,
     table: Mutex<BTreeMap<NodeId, Arc<Link>>>,
+    /// Held while the table changes and the directory is told: it hears of links coming and
+    /// going in the order in which they do.
+    telling: Mutex<()>,
+    runtime: tokio::runtime::Handle,
     changed: watch::Sender<u64>,
     /// Why a voter is not linked, in words.
     troubles: Mutex<BTreeMap<NodeId, String>>,
-    pub(super) unadmitted: AtomicUsize,
+    /// Connections under admission: of strangers, and of those who hold a voter's key.
+    pub(super) unadmitted: [AtomicUsize; 2],
 }
 
 /// What a [`Links`] is made of.
@@ -101,9 +106,11 @@ impl Links {
             entropy: Mutex::new(parts.entropy),
             directory: OnceLock::new(),
             table: Mutex::default(),
+            telling: Mutex::default(),
+            runtime: tokio::runtime::Handle::current(),
             changed: watch::Sender::new(0),
             troubles: Mutex::default(),
-            unadmitted: AtomicUsize::new(0),
+            unadmitted: Default::default(),
         }
     }
 
@@ -119,6 +126,18 @@ impl Links {
 
     fn table(&self) -> MutexGuard<'_, BTreeMap<NodeId, Arc<Link>>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn telling(&self) -> MutexGuard<'_, ()> {
+        self.telling.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This voter may vote from now on.
+    pub(super) fn qualified(&self) {
+        let _telling = self.telling();
+        if let Some(directory) = self.directory() {
+            directory.qualification_changed();
+        }
     }
 
     pub(super) fn link(&self, node: NodeId) -> Option<Arc<Link>> {
@@ -173,6 +192,7 @@ impl Links {
     pub(super) fn add(self: &Arc<Self>, link: Link) -> bool {
         let link = Arc::new(link);
         let node = link.node;
+        let _telling = self.telling();
         let replaced = {
             let mut table = self.table();
             if self.down.is_cancelled() {
@@ -217,6 +237,7 @@ impl Links {
             self.spawn_task(async move { this.answer(peer, incoming).await });
         }
         let closed = link.connection.closed().await;
+        let _telling = self.telling();
         let current = {
             let mut table = self.table();
             let current = table
@@ -268,17 +289,20 @@ impl Links {
     /// Runs a task until it ends or the node goes down.
     pub(super) fn spawn_task(&self, task: impl Future<Output = ()> + Send + 'static) {
         let down = self.down.clone();
-        self.tasks.spawn(async move {
+        let task = async move {
             tokio::select! {
                 () = down.cancelled() => {}
                 () = task => {}
             }
-        });
+        };
+        // Handles may be opened and dropped on any thread.
+        self.tasks.spawn_on(task, &self.runtime);
     }
 
     /// Closes all links.
     pub(super) fn close(&self, code: u32, reason: &str) {
-        for link in std::mem::take(&mut *self.table()).into_values() {
+        let links = std::mem::take(&mut *self.table());
+        for link in links.into_values() {
             if let Some(book) = &self.book {
                 book.keep(link.node);
             }
@@ -286,18 +310,22 @@ impl Links {
         }
     }
 
-    pub(super) fn unadmitted_add(self: &Arc<Self>) -> Unadmitted {
-        self.unadmitted.fetch_add(1, Ordering::Relaxed);
-        Unadmitted(self.clone())
+    /// Counts a connection as under admission until the result is dropped; `None` if there are
+    /// `max` already.
+    pub(super) fn unadmitted(self: &Arc<Self>, is_voter: bool, max: usize) -> Option<Unadmitted> {
+        let kind = usize::from(is_voter);
+        let counted = Unadmitted(self.clone(), kind);
+        let before = self.unadmitted[kind].fetch_add(1, Ordering::Relaxed);
+        (before < max).then_some(counted)
     }
 }
 
 /// Counts a connection as long as it is not admitted.
-pub(super) struct Unadmitted(Arc<Links>);
+pub(super) struct Unadmitted(Arc<Links>, usize);
 
 impl Drop for Unadmitted {
     fn drop(&mut self) {
-        self.0.unadmitted.fetch_sub(1, Ordering::Relaxed);
+        self.0.unadmitted[self.1].fetch_sub(1, Ordering::Relaxed);
     }
 }
 

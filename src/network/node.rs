@@ -174,9 +174,7 @@ impl Node {
         if *stopped {
             return;
         }
-        if self.failure().is_none() {
-            self.directory.stop().await;
-        }
+        self.directory.stop().await;
         self.links.down.cancel();
         self.links.close(code::SHUTDOWN, "the node shuts down");
         self.links.tasks.close();
