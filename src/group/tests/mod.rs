@@ -1,5 +1,6 @@
 //! Groups on whole nodes, over the simulated network in paused time.
 
+mod schedules;
 mod suite;
 
 use std::net::SocketAddr;
