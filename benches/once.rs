@@ -83,7 +83,7 @@ impl Cluster {
     }
 
     /// The voters, the leader of `cell` first.
-    fn from_leader(&self, cell: &Once<Vec<u8>>) -> Vec<&Network> {
+    fn leader_first(&self, cell: &Once<Vec<u8>>) -> Vec<&Network> {
         let leader = |network: &&Network| {
             let status = network.status();
             let cells = status.cells.iter();
@@ -188,7 +188,7 @@ fn write(c: &mut Criterion) {
     runtime
         .block_on(cell.write(VALUE.to_vec()))
         .expect("written");
-    let voters = cluster.from_leader(&cell);
+    let voters = cluster.leader_first(&cell);
 
     let mut group = c.benchmark_group("durable_write");
     for (name, node) in [

@@ -274,7 +274,6 @@
 //! (connections) and `raft_once::once` (committed values that cannot be decoded). The consensus
 //! library underneath logs as `openraft`; it is talkative, so give it `openraft=warn`. Values and
 //! secrets are never logged.
-#![allow(dead_code)]
 
 mod codec;
 mod group;
@@ -295,3 +294,9 @@ pub use once::{
     Claim, ClaimError, Decision, Error, InitError, Observed, Once, OnceConfig, OnceReader,
     OnceWriter, Pending, READER, ReadError, WRITER, When,
 };
+
+/// A simulated network, for tests of services built on this crate. Needs the feature `testing`.
+#[cfg(feature = "testing")]
+pub mod testing {
+    pub use crate::transport::sim::{SimCounts, SimNet};
+}

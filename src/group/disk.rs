@@ -185,9 +185,9 @@ impl Disk {
             held.vote = Some(vote);
             let mut batch = self.batch(&mut held);
             batch.put(self.key(VOTE, &[]), pack(&vote));
-            self.write_waiting(batch)
+            self.store.write_durably(batch)
         };
-        written.await
+        written.await.map(|_| ()).map_err(io::Error::other)
     }
 
     /// Appends entries: readable on return, `done` follows the sync.
@@ -272,21 +272,9 @@ impl Disk {
             held.machine = machine;
             held.applied = applied;
             held.electorate = electorate;
-            self.write_waiting(batch)
+            self.store.write_durably(batch)
         };
-        written.await
-    }
-
-    fn write_waiting(&self, batch: Batch) -> impl Future<Output = io::Result<()>> + Send + 'static {
-        let (sender, receiver) = tokio::sync::oneshot::channel();
-        self.store.write(batch, Durability::Now, move |result| {
-            // The waiter may have gone; what it asked for is done all the same.
-            let _ = sender.send(result);
-        });
-        async move {
-            let result = receiver.await.map_err(io::Error::other)?;
-            result.map(|_| ()).map_err(io::Error::other)
-        }
+        written.await.map(|_| ()).map_err(io::Error::other)
     }
 }
 

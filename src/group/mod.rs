@@ -14,6 +14,7 @@ mod route;
 mod runtime;
 mod serve;
 mod state;
+mod subscribers;
 mod view;
 pub(crate) mod wire;
 
@@ -37,8 +38,6 @@ pub(crate) enum CallError {
     NoLink(NodeId),
     #[error("the link failed: {0}")]
     Link(String),
-    #[error("no answer in time")]
-    TimedOut,
 }
 
 /// The other nodes, as a group sees them. The `network` room above provides it.

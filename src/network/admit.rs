@@ -77,7 +77,8 @@ impl Links {
                     Ok(Err(failed)) => failed,
                     Err(_) => Failed::transient("admission took too long"),
                 };
-                tracing::debug!(key = ?connection.remote_key(), ?refused, "not admitted");
+                let (key, addr) = (connection.remote_key(), connection.remote_addr());
+                tracing::debug!(?key, ?addr, ?refused, "not admitted");
                 // What was sent must arrive before the connection goes.
                 let farewell = Duration::from_millis(FAREWELL_MS);
                 let _ = timeout(farewell, connection.closed()).await;

@@ -37,6 +37,8 @@ pub(super) struct Book {
     store: Store,
     me: NodeId,
     electorate: Electorate,
+    /// Batches are queued under this lock, so that the disk sees changes in the order in which
+    /// the pages did.
     pages: Mutex<Pages>,
     /// Whether this voter may vote, append and lead.
     may_vote: watch::Sender<bool>,
@@ -109,26 +111,12 @@ impl Book {
             may_vote,
         };
         // The start must be durable before any peer hears of it.
-        book.write(batch).await.map_err(failed)?;
+        book.store.write_durably(batch).await.map_err(failed)?;
         Ok(book)
     }
 
     fn pages(&self) -> MutexGuard<'_, Pages> {
         self.pages.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Queues a batch; the future ends when it is durable. Called under the lock of the pages, so
-    /// that the disk sees changes in the order in which the pages did.
-    fn write(&self, batch: Batch) -> impl Future<Output = Result<(), StoreFailed>> + Send + use<> {
-        let (sender, written) = tokio::sync::oneshot::channel();
-        self.store.write(batch, Durability::Now, move |result| {
-            // Whoever asked may have gone; it is written all the same.
-            let _ = sender.send(result);
-        });
-        async move {
-            let result = written.await.map_err(|_| StoreFailed::Closed)?;
-            result.map(|_| ())
-        }
     }
 
     pub(super) fn boot(&self) -> BootId {
@@ -190,7 +178,7 @@ impl Book {
                 }
                 Verdict::AskAgain => {}
             }
-            let written = (!batch.is_empty()).then(|| self.write(batch));
+            let written = (!batch.is_empty()).then(|| self.store.write_durably(batch));
             (verdict, written)
         };
         if let Some(written) = written {
@@ -209,7 +197,7 @@ impl Book {
             }
             let mut batch = Batch::default();
             batch.put(MYSELF_KEY.to_vec(), pages.myself.to_bytes());
-            self.write(batch)
+            self.store.write_durably(batch)
         };
         written.await?;
         let may_vote = self.pages().myself.may_vote(&self.electorate, self.me);

@@ -188,16 +188,6 @@ impl Electorate {
         &self.voters
     }
 
-    /// How many voters are more than half of them.
-    pub(crate) fn majority(&self) -> usize {
-        self.voters.len() / 2 + 1
-    }
-
-    #[allow(clippy::len_without_is_empty, reason = "an electorate is never empty")]
-    pub(crate) fn len(&self) -> usize {
-        self.voters.len()
-    }
-
     /// The names of the voters in alphabetical order.
     pub(crate) fn names(&self) -> BTreeSet<&str> {
         self.voters.iter().map(|voter| &*voter.name).collect()

@@ -77,10 +77,6 @@ impl Myself {
         self.qualified.insert(peer)
     }
 
-    pub(crate) fn incarnation(&self) -> Incarnation {
-        self.incarnation
-    }
-
     /// The id of the current start.
     pub(crate) fn boot(&self) -> BootId {
         *self.boots.last().expect("there was at least one start")

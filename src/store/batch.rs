@@ -32,6 +32,7 @@ impl Batch {
     }
 
     /// The number of puts and deletes.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.ops.len()
     }

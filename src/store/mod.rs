@@ -80,6 +80,10 @@ enum Executor {
     /// A thread each.
     Threads,
     /// Whoever calls, so that one seed gives one history. Lazy batches wait for the next `Now`.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "the seam's second tenant: tests")
+    )]
     Inline,
 }
 
@@ -212,18 +216,29 @@ impl Store {
         self.inner.view.sequence()
     }
 
-    /// Returns when everything that was queued before is durable, lazy batches too.
-    pub(crate) async fn flush(&self) -> Result<u64, StoreFailed> {
+    /// Queues a batch at once; the future ends when it is durable. Dropping the future takes
+    /// nothing back.
+    pub(crate) fn write_durably(
+        &self,
+        batch: Batch,
+    ) -> impl Future<Output = Result<u64, StoreFailed>> + Send + use<> {
         let (answer, answered) = tokio::sync::oneshot::channel();
-        self.write(Batch::default(), Durability::Now, move |result| {
-            // Nobody listens if this future was dropped.
+        self.write(batch, Durability::Now, move |result| {
+            // Nobody listens if the future was dropped.
             let _ = answer.send(result);
         });
         // `done` always runs, so the sender is never just dropped.
-        answered.await.unwrap_or(Err(StoreFailed::Closed))
+        async move { answered.await.unwrap_or(Err(StoreFailed::Closed)) }
+    }
+
+    /// Returns when everything that was queued before is durable, lazy batches too.
+    #[cfg(test)]
+    pub(crate) async fn flush(&self) -> Result<u64, StoreFailed> {
+        self.write_durably(Batch::default()).await
     }
 
     /// Why the store stopped for good, if it did.
+    #[cfg(test)]
     pub(crate) fn failure(&self) -> Option<StoreFailed> {
         self.inner.health.failure()
     }

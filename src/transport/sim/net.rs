@@ -23,17 +23,31 @@ const PORT_FREE_MIN: u16 = 49_152;
 /// sent hangs, and both sides notice after the idle timeout; what was sent is delivered late if
 /// the link heals before.
 ///
-/// ```ignore
+/// ```
 /// use std::time::Duration;
-/// use raft_once::testing::SimNet;
+/// use raft_once::{Network, Once, testing::SimNet};
 ///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let net = SimNet::new(7);
 /// net.set_delay(Duration::from_micros(100), Duration::from_millis(2));
-/// // ... start three nodes on it ...
-/// let (a, b) = ("127.0.0.1:1".parse()?, "127.0.0.1:2".parse()?);
-/// net.cut(a, b);
-/// tokio::time::sleep(Duration::from_secs(5)).await;
-/// net.heal(a, b);
+/// let electorate = [("a", "127.0.0.1:1"), ("b", "127.0.0.1:2"), ("c", "127.0.0.1:3")];
+/// let mut nodes = Vec::new();
+/// for (name, _) in electorate {
+///     let node = Network::builder("test")
+///         .electorate(electorate)
+///         .voter(name)
+///         .in_memory()
+///         .simulated(&net);
+///     nodes.push(node.start().await?);
+/// }
+/// let cell = Once::<u64>::writer(&nodes[1], "cell");
+/// cell.when().online().await;
+/// net.isolate("127.0.0.1:1".parse()?);
+/// cell.write(42).await?;
+/// net.heal_all();
+/// assert_eq!(*Once::<u64>::reader(&nodes[0], "cell").wait().await?, 42);
+/// # Ok(()) }
 /// ```
 #[derive(Clone)]
 pub struct SimNet {

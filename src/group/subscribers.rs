@@ -1,0 +1,93 @@
+//! Other nodes that follow groups at this one.
+
+use std::sync::{Arc, PoisonError};
+
+use crate::id::{GroupId, NodeId};
+
+use super::directory::{Directory, Group};
+use super::push::Pusher;
+use super::wire::{Body, Request};
+
+impl Directory {
+    /// Registers `peer` for every commit of the group.
+    pub(super) fn subscribe(
+        self: &Arc<Self>,
+        peer: NodeId,
+        number: u64,
+        group: &Arc<Group>,
+    ) -> Result<(), &'static str> {
+        let pusher = {
+            let mut pushers = self.pushers.lock().unwrap_or_else(PoisonError::into_inner);
+            let pusher = pushers.entry(peer).or_insert_with(|| {
+                let pusher = Arc::new(Pusher::new(peer));
+                let running = pusher.clone().run(Arc::downgrade(self));
+                self.peers().spawn(Box::pin(running));
+                pusher
+            });
+            pusher.clone()
+        };
+        if !pusher.add(group.id()) {
+            return Err("too many subscriptions");
+        }
+        group.view.subscribe(peer, number, pusher);
+        // A link that dropped meanwhile was cleaned up before this subscription existed.
+        if !self.peers().is_linked(peer) {
+            self.drop_subscriptions(peer);
+            group.view.unsubscribe(peer, number);
+            return Err("the link is gone");
+        }
+        Ok(())
+    }
+
+    pub(super) fn unsubscribe(&self, peer: NodeId, number: u64, group: &Arc<Group>) {
+        if !group.view.unsubscribe(peer, number) {
+            return;
+        }
+        let pushers = self.pushers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pusher) = pushers.get(&peer) {
+            pusher.remove(group.id());
+        }
+    }
+
+    pub(super) fn drop_subscriptions(&self, peer: NodeId) {
+        let removed = {
+            let mut pushers = self.pushers.lock().unwrap_or_else(PoisonError::into_inner);
+            pushers.remove(&peer)
+        };
+        for id in removed.map(|pusher| pusher.close()).unwrap_or_default() {
+            if let Some(view) = self.view(id) {
+                view.unsubscribe(peer, u64::MAX);
+            }
+            self.forget_idle(id, 1);
+        }
+    }
+
+    /// This voter lost its majority: whoever follows here must follow elsewhere.
+    pub(super) fn orphan_subscribers(self: &Arc<Self>) {
+        let peers: Vec<NodeId> = {
+            let pushers = self.pushers.lock().unwrap_or_else(PoisonError::into_inner);
+            pushers.keys().copied().collect()
+        };
+        for peer in peers {
+            self.drop_subscriptions(peer);
+            let request = Request::new(GroupId::from_bytes([0; 32]), Body::Orphaned);
+            let call = self.peers().call(peer, request.encode());
+            self.peers().spawn(Box::pin(async move {
+                // A peer that cannot be told notices the dropped link itself.
+                let _ = call.await;
+            }));
+        }
+    }
+
+    /// `voter` does not serve our subscriptions any more.
+    pub(super) fn orphaned_by(self: &Arc<Self>, voter: NodeId) {
+        for group in self.all() {
+            if group.view.unfollow(voter) {
+                if !self.peers().is_voter() {
+                    group.view.go_offline();
+                }
+                self.join(&group);
+            }
+        }
+    }
+}
