@@ -6,7 +6,7 @@ mod process;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -62,6 +62,13 @@ impl Book {
 
     fn len(&self) -> usize {
         self.cells.lock().unwrap().len()
+    }
+
+    /// Waits until so many more cells are decided.
+    fn grows_by(&self, more: usize) {
+        let (before, started) = (self.len(), Instant::now());
+        until(format!("{more} cells after the first {before}"), || self.len() >= before + more);
+        println!("{more} cells more after {:?}", started.elapsed());
     }
 
     /// Every node must say what clients were told.
@@ -151,12 +158,14 @@ fn any_one_voter_killed_at_any_moment_loses_nothing() {
         // Also when an assertion below fails, or the clients would go on for ever.
         let _enough = SetOnDrop(&enough);
         for _ in 0..6 {
-            std::thread::sleep(Duration::from_millis(random.random_range(50..600)));
             let victim = random.random_range(0..3);
+            book.grows_by(random.random_range(3..12));
+            std::thread::sleep(Duration::from_millis(random.random_range(0..60)));
             terms.note(cluster.node(victim));
             println!("kill {victim} after {} cells", book.len());
             cluster.kill(victim);
-            std::thread::sleep(Duration::from_millis(random.random_range(0..1_500)));
+            // Two of three go on, with or without having noticed.
+            book.grows_by(random.random_range(0..6));
             cluster.start_all([0, 1, 2]);
             terms.note(cluster.node(victim));
         }
@@ -183,7 +192,8 @@ fn all_voters_killed_at_once_lose_nothing_whatever_the_order_they_come_back_in()
         let claiming = scope.spawn(|| claim_on([&clients[0], &clients[1]], &book, &enough, seed));
         let _enough = SetOnDrop(&enough);
         for _ in 0..4 {
-            std::thread::sleep(Duration::from_millis(random.random_range(50..900)));
+            book.grows_by(random.random_range(3..12));
+            std::thread::sleep(Duration::from_millis(random.random_range(0..60)));
             for voter in cluster.up() {
                 terms.note(voter);
             }

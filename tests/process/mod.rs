@@ -4,7 +4,7 @@
 //! test `child_entry` runs a node instead of returning at once. Parent and child talk by lines on
 //! the child's stdin and stdout. A child ends when its stdin does, and so never outlives its test.
 
-#![allow(dead_code, reason = "every test file uses its own part")]
+#![allow(dead_code, unused_imports, reason = "every test file uses its own part")]
 
 mod child;
 mod cluster;
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 pub use child::child_entry;
 pub use cluster::Cluster;
-pub use node::{Node, Reply, Status};
+pub use node::{Node, Reply};
 
 /// What a child is to run: lines of `key=value`.
 const CHILD: &str = "RAFT_ONCE_TEST_CHILD";
