@@ -39,7 +39,7 @@ async fn a_directory_that_another_process_uses_is_refused_until_that_is_gone() {
         ..Spec::default()
     });
     other.ready();
-    assert_eq!(other.call(&["write", "cell", "theirs"])[0], "ok");
+    assert_eq!(other.answered(&["write", "cell", "theirs"])[0], "ok");
 
     let error = refused(solo("127.0.0.1:0", dir.path())).await;
     let text = error.to_string();
@@ -50,7 +50,7 @@ async fn a_directory_that_another_process_uses_is_refused_until_that_is_gone() {
     assert!(text.contains(dir.path().to_str().unwrap()), "{text}");
     assert!(text.contains("in use"), "{text}");
     // It was only looked at.
-    assert_eq!(other.call(&["write", "other", "theirs"])[0], "ok");
+    assert_eq!(other.answered(&["write", "other", "theirs"])[0], "ok");
 
     // A lock dies with its process, whatever that had no time for.
     other.kill();
@@ -138,7 +138,7 @@ fn a_wiped_voter_is_refused_with_reason_and_remedy_and_the_others_go_on() {
     let mut cluster = Cluster::new("wiped");
     cluster.spec.write_timeout_ms = Some(2_000);
     cluster.start_all([0, 1, 2]);
-    assert_eq!(cluster.node(0).call(&["claim", "cell", "kept"])[0], "won");
+    assert_eq!(cluster.node(0).claim("cell", "kept")[0], "won");
     assert_eq!(cluster.node(2).linear("cell"), ["some", "kept"]);
     cluster.kill(2);
     std::fs::remove_dir_all(cluster.data_dir(2)).unwrap();
@@ -172,7 +172,7 @@ fn a_wiped_voter_is_refused_with_reason_and_remedy_and_the_others_go_on() {
     assert_eq!(cluster.node(2).call(&["linear", "new"]), ["offline"]);
 
     // The others go on, and remember over a restart.
-    assert_eq!(cluster.node(1).call(&["claim", "next", "on"])[0], "won");
+    assert_eq!(cluster.node(1).claim("next", "on")[0], "won");
     cluster.end(0);
     cluster.start(0);
     cluster.node(0).linked_to(&["b"]);
@@ -193,7 +193,7 @@ fn after_an_orderly_shutdown_of_all_every_value_is_there() {
     let mut versions = Vec::new();
     for cell in 0..20 {
         let (cell, value) = (format!("cell-{cell}"), format!("value-{cell}"));
-        let won = cluster.node(cell.len() % 3).call(&["claim", &cell, &value]);
+        let won = cluster.node(cell.len() % 3).claim(&cell, &value);
         assert_eq!(won[0], "won", "{cell}: {won:?}");
         versions.push((cell, value, won[1].clone()));
     }
@@ -221,7 +221,8 @@ async fn shutdown_and_start_in_the_same_place_at_once_twenty_times_in_a_row() {
         .electorate(cluster.spec.voters.clone())
         .voter("c")
         .secret(SECRET)
-        .data_dir(&dir);
+        .data_dir(&dir)
+        .write_timeout_ms(30_000);
     let mut held = Vec::new();
     for round in 0..20_u64 {
         let network = within("the start", builder.clone().start()).await;

@@ -127,11 +127,7 @@ fn claim_on(clients: [&Node; 2], book: &Book, enough: &AtomicBool, seed: u64) {
                 let mut next = 0;
                 while next < CELLS_MIN || !enough.load(Ordering::Relaxed) {
                     let (cell, value) = (format!("cell-{seed}-{next}"), format!("{at}:{next}"));
-                    let mut reply = Reply::new();
-                    until(format!("client {at} learns the fate of {cell}"), || {
-                        reply = client.call(&["claim", &cell, &value]);
-                        reply[0] != "offline"
-                    });
+                    let reply = client.claim(&cell, &value);
                     book.note(&cell, &value, &reply);
                     done[at].fetch_add(1, Ordering::Relaxed);
                     next += 1;
@@ -228,11 +224,7 @@ fn all_voters_killed_at_once_lose_nothing_whatever_the_order_they_come_back_in()
     // A later write wakes every replica: its term goes on from where it was.
     let cells: Vec<String> = book.cells.lock().unwrap().keys().cloned().collect();
     for cell in &cells {
-        let mut reply = Reply::new();
-        until(format!("{cell} is written once more"), || {
-            reply = clients[0].call(&["write", cell, "too late"]);
-            reply[0] != "offline"
-        });
+        let reply = clients[0].answered(&["write", cell, "too late"]);
         let told = book.cells.lock().unwrap()[cell].version;
         let version: u64 = reply[1].parse().expect("a version");
         assert!(version > told, "{cell}: version {version} after {told}");
@@ -250,7 +242,7 @@ fn a_lone_survivor_acknowledges_nothing_and_reads_what_it_knows() {
     cluster.spec.write_timeout_ms = Some(1_000);
     cluster.start_all([0, 1, 2]);
     let survivor = 1;
-    let won = cluster.node(survivor).call(&["claim", "cell", "before"]);
+    let won = cluster.node(survivor).claim("cell", "before");
     assert_eq!(won[0], "won", "{won:?}");
     cluster.kill(0);
     cluster.kill(2);
@@ -261,13 +253,7 @@ fn a_lone_survivor_acknowledges_nothing_and_reads_what_it_knows() {
     assert_eq!(node.call(&["claim", "third", "mine"]), ["offline", "mine"]);
     cluster.start_all([2, 0, 1]);
     // The same proposal, asked again: it won, or nobody has.
-    let node = cluster.node(survivor);
-    let mut reply = Reply::new();
-    until("the pending claim is answered", || {
-        reply = node.call(&["claim", "third", "mine"]);
-        reply[0] != "offline"
-    });
-    assert_eq!(reply[0], "won");
+    assert_eq!(cluster.node(survivor).claim("third", "mine")[0], "won");
     assert_eq!(cluster.node(0).linear("third"), ["some", "mine"]);
     assert_eq!(cluster.node(2).linear("cell"), ["some", "before"]);
 }

@@ -18,6 +18,7 @@ fn well(name: &str, log: &str) {
 fn at_info_nothing_is_logged_while_all_is_well() {
     let mut cluster = Cluster::new("quiet");
     cluster.spec.log = Some("info".into());
+    cluster.spec.write_timeout_ms = Some(30_000);
     cluster.start_all([0, 1, 2]);
     let observer = cluster.observer();
     let everybody = |cluster: &Cluster, observer: &Node, round: usize| {
@@ -58,6 +59,7 @@ fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
 fn at_debug_a_proposal_can_be_followed_through_all_nodes() {
     let mut cluster = Cluster::new("followed");
     cluster.spec.log = Some("raft_once=debug".into());
+    cluster.spec.write_timeout_ms = Some(30_000);
     cluster.start_all([0, 1, 2]);
     let observer = cluster.observer();
     for cell in ["first", "second"] {

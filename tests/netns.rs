@@ -212,14 +212,8 @@ impl Lab {
         }
     }
 
-    /// A claim, asked about until there is an answer.
     fn claim(&self, at: usize, cell: &str, value: &str) -> Reply {
-        let mut reply = Reply::new();
-        until(format!("{} learns the fate of {cell}", self.nodes[at].name), || {
-            reply = self.nodes[at].call(&["claim", cell, value]);
-            reply[0] != "offline"
-        });
-        reply
+        self.nodes[at].claim(cell, value)
     }
 
     fn all_read(&self, cell: &str, value: &str) {
@@ -322,13 +316,13 @@ fn two_voters_that_only_see_the_third_still_write() {
         lab.parted(one, two);
         for n in 0..9 {
             let (at, cell) = (n % 3, format!("new-{one}{two}-{n}"));
-            let won = lab.nodes[at].call(&["claim", &cell, "through"]);
+            let won = lab.claim(at, &cell, "through");
             assert_eq!(won[0], "won", "{cell} at {}: {won:?}", NAMES[at]);
             lab.all_read(&cell, "through");
         }
         for n in 0..3 {
             for at in 0..4 {
-                let ignored = lab.nodes[at].call(&["write", &old(n), "after"]);
+                let ignored = lab.nodes[at].answered(&["write", &old(n), "after"]);
                 assert_eq!(ignored[0], "ok", "{} at node {at}: {ignored:?}", old(n));
             }
             lab.all_read(&old(n), "before");

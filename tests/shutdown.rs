@@ -56,7 +56,7 @@ fn tasks() -> usize {
 /// Three voters in this process, the first of which is the one to look at.
 async fn three(dir: &Path) -> ([Network; 3], NetworkBuilder) {
     let voters = ["a", "b", "c"].map(|name| (name, free_addr()));
-    let builder = Network::builder("ending").electorate(voters).secret(SECRET);
+    let builder = Network::builder("ending").electorate(voters).secret(SECRET).write_timeout_ms(30_000);
     let start = async |name: &str| {
         let builder = builder.clone().voter(name).data_dir(dir.join(name));
         within("the start", builder.start()).await.unwrap()

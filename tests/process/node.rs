@@ -186,6 +186,21 @@ impl Node {
         reply
     }
 
+    /// A claim, asked about until there is an answer: a slow machine proves nothing.
+    pub fn claim(&self, cell: &str, value: &str) -> Reply {
+        self.answered(&["claim", cell, value])
+    }
+
+    /// The reply to a claim or a write, asked again while it is not confirmed in time.
+    pub fn answered(&self, words: &[&str]) -> Reply {
+        let mut reply = Reply::new();
+        until(format!("{} has {words:?} answered", self.name), || {
+            reply = self.call(words);
+            reply[0] != "offline"
+        });
+        reply
+    }
+
     pub fn status(&self) -> Status {
         let reply = self.call(&["status"]).join(&FIELD.to_string());
         let mut records = reply.split(RECORD).map(|r| r.split(FIELD).collect::<Vec<_>>());
