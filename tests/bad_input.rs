@@ -58,8 +58,15 @@ async fn trouble(network: &Network, voter: &str, words: &[&str]) {
 
 #[tokio::test]
 async fn a_voter_that_is_not_in_the_electorate() {
-    let builder = Network::builder("bad").electorate(three()).voter("d").in_memory();
-    let error = refused(builder, &["\"d\"", "a, b, c", "start this node under one of"]).await;
+    let builder = Network::builder("bad")
+        .electorate(three())
+        .voter("d")
+        .in_memory();
+    let error = refused(
+        builder,
+        &["\"d\"", "a, b, c", "start this node under one of"],
+    )
+    .await;
     assert!(matches!(error, NetworkError::UnknownVoter { name, .. } if name == "d"));
 }
 
@@ -67,11 +74,30 @@ async fn a_voter_that_is_not_in_the_electorate() {
 async fn an_electorate_that_makes_no_sense() {
     let of = |count: usize| {
         let voters = (0..count).map(|n| (format!("v{n}"), format!("127.0.0.1:{}", 7_000 + n)));
-        Network::builder("bad").electorate(voters.collect::<Vec<_>>()).voter("v0").in_memory()
+        Network::builder("bad")
+            .electorate(voters.collect::<Vec<_>>())
+            .voter("v0")
+            .in_memory()
     };
     refused(of(0), &["empty", "1, 3 or 5"]).await;
-    refused(of(2), &["electorate of 2", "no more failures than one of 1", "1, 3 or 5"]).await;
-    refused(of(4), &["electorate of 4", "no more failures than one of 3", "1, 3 or 5"]).await;
+    refused(
+        of(2),
+        &[
+            "electorate of 2",
+            "no more failures than one of 1",
+            "1, 3 or 5",
+        ],
+    )
+    .await;
+    refused(
+        of(4),
+        &[
+            "electorate of 4",
+            "no more failures than one of 3",
+            "1, 3 or 5",
+        ],
+    )
+    .await;
     for count in [6, 7] {
         let error = refused(of(count), &["too large", "observers", "1, 3 or 5"]).await;
         let expected = ElectorateError::TooLarge { voters: count };
@@ -80,15 +106,43 @@ async fn an_electorate_that_makes_no_sense() {
 
     let pairs = |pairs: [(&str, &str); 3]| {
         let pairs = pairs.map(|(name, addr)| (name.to_string(), addr.to_string()));
-        Network::builder("bad").electorate(pairs).voter("a").in_memory()
+        Network::builder("bad")
+            .electorate(pairs)
+            .voter("a")
+            .in_memory()
     };
-    let same = [("a", "127.0.0.1:7001"), ("b", "127.0.0.1:7002"), ("a", "127.0.0.1:7003")];
-    refused(pairs(same), &["two voters are called \"a\"", "make the names differ"]).await;
-    let same = [("a", "127.0.0.1:7001"), ("b", "127.0.0.1:7002"), ("c", "127.0.0.1:7002")];
-    refused(pairs(same), &["\"b\"", "\"c\"", "same address", "127.0.0.1:7002"]).await;
-    let nameless = [("a", "127.0.0.1:7001"), ("", "127.0.0.1:7002"), ("c", "127.0.0.1:7003")];
+    let same = [
+        ("a", "127.0.0.1:7001"),
+        ("b", "127.0.0.1:7002"),
+        ("a", "127.0.0.1:7003"),
+    ];
+    refused(
+        pairs(same),
+        &["two voters are called \"a\"", "make the names differ"],
+    )
+    .await;
+    let same = [
+        ("a", "127.0.0.1:7001"),
+        ("b", "127.0.0.1:7002"),
+        ("c", "127.0.0.1:7002"),
+    ];
+    refused(
+        pairs(same),
+        &["\"b\"", "\"c\"", "same address", "127.0.0.1:7002"],
+    )
+    .await;
+    let nameless = [
+        ("a", "127.0.0.1:7001"),
+        ("", "127.0.0.1:7002"),
+        ("c", "127.0.0.1:7003"),
+    ];
     refused(pairs(nameless), &["empty name", "give it one"]).await;
-    let solo = || Network::builder("").electorate([("a", "127.0.0.1:0")]).voter("a").in_memory();
+    let solo = || {
+        Network::builder("")
+            .electorate([("a", "127.0.0.1:0")])
+            .voter("a")
+            .in_memory()
+    };
     refused(solo(), &["network name", "1 to 64 bytes"]).await;
 }
 
@@ -106,7 +160,10 @@ async fn an_address_that_does_not_parse_is_refused_whoever_it_belongs_to() {
         for own in [true, false] {
             let mut voters = three();
             voters[if own { 0 } else { 1 }].1 = bad.into();
-            let builder = Network::builder("bad").electorate(voters).voter("a").in_memory();
+            let builder = Network::builder("bad")
+                .electorate(voters)
+                .voter("a")
+                .in_memory();
             let name = if own { "\"a\"" } else { "\"b\"" };
             refused(builder, &[bad, what, name, "write host:port"]).await;
         }
@@ -117,8 +174,15 @@ async fn an_address_that_does_not_parse_is_refused_whoever_it_belongs_to() {
 async fn an_own_address_that_does_not_resolve_is_refused() {
     let mut voters = three();
     voters[0].1 = "no-such-host.invalid:7400".into();
-    let builder = Network::builder("bad").electorate(voters).voter("a").in_memory();
-    let words = ["no-such-host.invalid:7400", "does not resolve", "check the address"];
+    let builder = Network::builder("bad")
+        .electorate(voters)
+        .voter("a")
+        .in_memory();
+    let words = [
+        "no-such-host.invalid:7400",
+        "does not resolve",
+        "check the address",
+    ];
     let error = refused(builder, &words).await;
     assert!(matches!(error, NetworkError::Resolve { .. }), "{error:?}");
 }
@@ -127,7 +191,10 @@ async fn an_own_address_that_does_not_resolve_is_refused() {
 async fn a_peers_address_that_does_not_resolve_is_told_by_a_node_that_starts() {
     let mut voters = three();
     voters[1].1 = "no-such-host.invalid:7400".into();
-    let builder = Network::builder("bad").electorate(voters).voter("a").in_memory();
+    let builder = Network::builder("bad")
+        .electorate(voters)
+        .voter("a")
+        .in_memory();
     // Bound by itself, since the electorate is not all loopback; its own address still is.
     let network = within("the start", builder.start()).await.unwrap();
     trouble(&network, "b", &["no-such-host.invalid:7400"]).await;
@@ -145,11 +212,19 @@ async fn without_a_secret_nothing_but_loopback_is_bound_and_nothing_is_sent() {
     ];
     let open = "0.0.0.0:0".parse().unwrap();
     for voter in [Some("a"), None] {
-        let mut builder = Network::builder("bad").electorate(voters.clone()).in_memory().bind(open);
+        let mut builder = Network::builder("bad")
+            .electorate(voters.clone())
+            .in_memory()
+            .bind(open);
         if let Some(voter) = voter {
             builder = builder.voter(voter);
         }
-        let words = ["0.0.0.0:0", "needs a secret", "Secret::generate()", "loopback"];
+        let words = [
+            "0.0.0.0:0",
+            "needs a secret",
+            "Secret::generate()",
+            "loopback",
+        ];
         let error = refused(builder, &words).await;
         assert!(matches!(error, NetworkError::SecretMissing { addr } if addr == open));
     }
@@ -163,10 +238,17 @@ async fn without_a_secret_nothing_but_loopback_is_bound_and_nothing_is_sent() {
 #[tokio::test]
 async fn a_secret_that_is_too_weak() {
     let with = |secret: &str| {
-        Network::builder("bad").electorate(three()).voter("a").in_memory().secret(secret)
+        Network::builder("bad")
+            .electorate(three())
+            .voter("a")
+            .in_memory()
+            .secret(secret)
     };
     let error = refused(with("hunter2"), &["128", "Secret::generate()"]).await;
-    assert!(matches!(error, NetworkError::Secret(SecretError::TooShort { .. })), "{error:?}");
+    assert!(
+        matches!(error, NetworkError::Secret(SecretError::TooShort { .. })),
+        "{error:?}"
+    );
     assert!(!error.to_string().contains("hunter2"), "{error}");
     refused(with(""), &["128"]).await;
     refused(with(&"ab".repeat(40)), &["Secret::generate()"]).await;
@@ -177,8 +259,14 @@ async fn a_secret_that_is_too_weak() {
 async fn nodes_with_different_secrets_do_not_link_and_say_why() {
     let voters = three();
     let start = async |name: &str, secret: &str| {
-        let builder = Network::builder("secrets").electorate(voters.clone()).secret(secret);
-        let started = builder.voter(name).in_memory().write_timeout_ms(1_000).start();
+        let builder = Network::builder("secrets")
+            .electorate(voters.clone())
+            .secret(secret);
+        let started = builder
+            .voter(name)
+            .in_memory()
+            .write_timeout_ms(1_000)
+            .start();
         within("the start", started).await.unwrap()
     };
     let right = [start("a", SECRET).await, start("b", SECRET).await];
@@ -195,7 +283,10 @@ async fn nodes_with_different_secrets_do_not_link_and_say_why() {
     wrong.shutdown().await;
     let mended = start("c", SECRET).await;
     for network in [&right[0], &right[1], &mended] {
-        until_async("all are linked", || network.status().voters.iter().all(|v| v.linked)).await;
+        until_async("all are linked", || {
+            network.status().voters.iter().all(|v| v.linked)
+        })
+        .await;
     }
     let cell = Once::<u64>::writer(&mended, "cell");
     within("the write", cell.write(2)).await.unwrap();
@@ -215,8 +306,14 @@ async fn storage_given_to_the_wrong_kind_of_node_or_not_at_all() {
     let kept = dir.path().join("kept");
     let builder = Network::builder("bad").electorate(three()).data_dir(&kept);
     let error = refused(builder, &["observer", "remove data_dir", "name the voter"]).await;
-    assert!(matches!(error, NetworkError::StorageOfObserver), "{error:?}");
-    assert!(!kept.exists(), "something was made for a node that did not start");
+    assert!(
+        matches!(error, NetworkError::StorageOfObserver),
+        "{error:?}"
+    );
+    assert!(
+        !kept.exists(),
+        "something was made for a node that did not start"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -230,7 +327,11 @@ async fn an_address_in_use_is_named_and_the_disk_stays_free() {
             .voter("a")
             .data_dir(dir.path())
     };
-    let error = refused(builder(), &[&addr.to_string(), "cannot be bound", "another process"]).await;
+    let error = refused(
+        builder(),
+        &[&addr.to_string(), "cannot be bound", "another process"],
+    )
+    .await;
     assert!(matches!(error, NetworkError::Bind { addr: named, .. } if named == addr));
     let elsewhere = Network::builder("bad").electorate([("a", "192.0.2.1:7400")]);
     let elsewhere = elsewhere.voter("a").secret(SECRET).in_memory();
@@ -254,7 +355,9 @@ async fn a_ticket_that_is_empty_damaged_or_something_else() {
     let half = &good[..good.len() / 2];
     let mut swapped = good.clone().into_bytes();
     let middle = swapped.len() / 2;
-    let at = (middle..).find(|at| swapped[*at] != swapped[*at + 1]).unwrap();
+    let at = (middle..)
+        .find(|at| swapped[*at] != swapped[*at + 1])
+        .unwrap();
     swapped.swap(at, at + 1);
     let swapped = String::from_utf8(swapped).unwrap();
     for damaged in [half, &swapped, "once1", &format!("{good}a")] {
@@ -262,7 +365,10 @@ async fn a_ticket_that_is_empty_damaged_or_something_else() {
         assert_eq!(error, TicketError::Damaged, "{damaged}");
         assert!(error.to_string().contains("copy it again"), "{error}");
     }
-    assert!(matches!(parsed(&"once1".repeat(4_000)), TicketError::TooLong { .. }));
+    assert!(matches!(
+        parsed(&"once1".repeat(4_000)),
+        TicketError::TooLong { .. }
+    ));
     network.shutdown().await;
 }
 
@@ -270,8 +376,12 @@ async fn a_ticket_that_is_empty_damaged_or_something_else() {
 async fn a_ticket_made_with_another_secret_does_not_admit_and_status_says_why() {
     let addr = free_addr();
     let start = async |secret: &str| {
-        let builder = Network::builder("tickets").electorate([("a", addr.clone())]).secret(secret);
-        within("the start", builder.voter("a").in_memory().start()).await.unwrap()
+        let builder = Network::builder("tickets")
+            .electorate([("a", addr.clone())])
+            .secret(secret);
+        within("the start", builder.voter("a").in_memory().start())
+            .await
+            .unwrap()
     };
     let old = start(OTHER_SECRET).await;
     let stale = old.ticket();
@@ -284,7 +394,9 @@ async fn a_ticket_made_with_another_secret_does_not_admit_and_status_says_why() 
     assert_eq!(network.status().observers, 0);
     observer.shutdown().await;
 
-    let observer = within("joining", Network::join(network.ticket())).await.unwrap();
+    let observer = within("joining", Network::join(network.ticket()))
+        .await
+        .unwrap();
     until_async("the new ticket admits", || observer.status().in_touch).await;
     observer.shutdown().await;
     network.shutdown().await;

@@ -71,7 +71,10 @@ async fn a_directory_that_another_node_of_this_process_uses_is_refused() {
     cell.write(1).await.unwrap();
     for _ in 0..2 {
         let error = refused(solo("127.0.0.1:0", dir.path())).await;
-        assert!(matches!(error, NetworkError::DataDirInUse { .. }), "{error:?}");
+        assert!(
+            matches!(error, NetworkError::DataDirInUse { .. }),
+            "{error:?}"
+        );
     }
     assert!(Once::<u64>::writer(&first, "other").write(2).await.is_ok());
     first.shutdown().await;
@@ -104,13 +107,24 @@ async fn a_directory_that_cannot_be_written_is_refused_by_its_name() {
 async fn a_directory_of_another_voter_network_or_electorate_is_refused_and_left_as_it_was() {
     let dir = tempfile::tempdir().unwrap();
     let network = solo("127.0.0.1:0", dir.path()).start().await.unwrap();
-    Once::<u64>::writer(&network, "cell").write(42).await.unwrap();
+    Once::<u64>::writer(&network, "cell")
+        .write(42)
+        .await
+        .unwrap();
     network.shutdown().await;
 
-    let other_voter = Network::builder("solo").electorate([("b", "127.0.0.1:0")]).voter("b");
-    let other_network = Network::builder("duo").electorate([("a", "127.0.0.1:0")]).voter("a");
+    let other_voter = Network::builder("solo")
+        .electorate([("b", "127.0.0.1:0")])
+        .voter("b");
+    let other_network = Network::builder("duo")
+        .electorate([("a", "127.0.0.1:0")])
+        .voter("a");
     let other_electorate = Network::builder("solo")
-        .electorate([("a", "127.0.0.1:0"), ("b", "127.0.0.1:1"), ("c", "127.0.0.1:2")])
+        .electorate([
+            ("a", "127.0.0.1:0"),
+            ("b", "127.0.0.1:1"),
+            ("c", "127.0.0.1:2"),
+        ])
         .voter("a");
     for (builder, names) in [
         (other_voter, ["\"b\"", "\"a\""]),
@@ -118,12 +132,18 @@ async fn a_directory_of_another_voter_network_or_electorate_is_refused_and_left_
         (other_electorate, ["a, b, c", "electorate a,"]),
     ] {
         let error = refused(builder.data_dir(dir.path())).await;
-        assert!(matches!(error, NetworkError::DataDirOfAnother { .. }), "{error:?}");
+        assert!(
+            matches!(error, NetworkError::DataDirOfAnother { .. }),
+            "{error:?}"
+        );
         let text = error.to_string();
         for name in names {
             assert!(text.contains(name), "{name} is not in: {text}");
         }
-        assert!(text.contains("give each voter its own data directory"), "{text}");
+        assert!(
+            text.contains("give each voter its own data directory"),
+            "{text}"
+        );
         assert!(text.contains(dir.path().to_str().unwrap()), "{text}");
     }
 
@@ -164,11 +184,17 @@ fn a_wiped_voter_is_refused_with_reason_and_remedy_and_the_others_go_on() {
     told(cluster.node(2), "a", &words);
     told(cluster.node(2), "b", &words);
     let wiped = cluster.node(2).status();
-    assert!(!wiped.in_touch, "a voter that may not vote is in touch: {wiped:?}");
+    assert!(
+        !wiped.in_touch,
+        "a voter that may not vote is in touch: {wiped:?}"
+    );
     let mut waiting_for: Vec<_> = wiped.waiting_for.split(',').collect();
     waiting_for.sort();
     assert_eq!(waiting_for, ["a", "b"]);
-    assert_eq!(cluster.node(2).call(&["write", "cell", "forged"]), ["offline", "forged"]);
+    assert_eq!(
+        cluster.node(2).call(&["write", "cell", "forged"]),
+        ["offline", "forged"]
+    );
     assert_eq!(cluster.node(2).call(&["linear", "new"]), ["offline"]);
 
     // The others go on, and remember over a restart.
@@ -227,7 +253,10 @@ async fn shutdown_and_start_in_the_same_place_at_once_twenty_times_in_a_row() {
     for round in 0..20_u64 {
         let network = within("the start", builder.clone().start()).await;
         let network = network.unwrap_or_else(|error| panic!("round {round}: {error}"));
-        until_async(format!("c is in touch in round {round}"), || network.status().in_touch).await;
+        until_async(format!("c is in touch in round {round}"), || {
+            network.status().in_touch
+        })
+        .await;
         let cell = Once::<u64>::writer(&network, format!("cell-{round}"));
         let written = within("a write", cell.write(round)).await;
         written.unwrap_or_else(|error| panic!("round {round}: {error}"));

@@ -48,7 +48,10 @@ impl Book {
                 offered.to_string()
             }
             "lost" => {
-                assert_eq!(reply[3], offered, "{cell}: a lost claim hands its value back");
+                assert_eq!(
+                    reply[3], offered,
+                    "{cell}: a lost claim hands its value back"
+                );
                 assert_ne!(reply[2], offered, "{cell}: lost to itself");
                 reply[2].clone()
             }
@@ -57,7 +60,10 @@ impl Book {
         let told = Told { value, version };
         let mut cells = self.cells.lock().unwrap();
         let known = cells.entry(cell.into()).or_insert_with(|| told.clone());
-        assert_eq!(*known, told, "{cell}: two clients were told different things");
+        assert_eq!(
+            *known, told,
+            "{cell}: two clients were told different things"
+        );
     }
 
     fn len(&self) -> usize {
@@ -67,7 +73,9 @@ impl Book {
     /// Waits until so many more cells are decided.
     fn grows_by(&self, more: usize) {
         let (before, started) = (self.len(), Instant::now());
-        until(format!("{more} cells after the first {before}"), || self.len() >= before + more);
+        until(format!("{more} cells after the first {before}"), || {
+            self.len() >= before + more
+        });
         println!("{more} cells more after {:?}", started.elapsed());
     }
 
@@ -88,7 +96,12 @@ impl Book {
             }
             for ((cell, told), decision) in cells.iter().zip(node.call_all(&asked("decision"))) {
                 let version = told.version.to_string();
-                assert_eq!(decision[..2], ["some", &*version], "{cell} on {}", node.name);
+                assert_eq!(
+                    decision[..2],
+                    ["some", &*version],
+                    "{cell} on {}",
+                    node.name
+                );
             }
         }
     }
@@ -105,7 +118,10 @@ impl Terms {
             if !awake {
                 continue;
             }
-            let known = self.0.entry((voter.name.clone(), group.clone())).or_default();
+            let known = self
+                .0
+                .entry((voter.name.clone(), group.clone()))
+                .or_default();
             assert!(
                 term >= *known,
                 "{} was in term {known} of {group}, and is in {term} now",

@@ -87,18 +87,34 @@ fn at_debug_a_proposal_can_be_followed_through_all_nodes() {
     let same = |line: &String| ids.iter().any(|id| line.contains(id));
 
     let voters: Vec<String> = cluster.up().map(Node::log).collect();
-    let asked: Vec<String> = voters.iter().flat_map(|log| of_group(log, "asked to commit")).collect();
+    let asked: Vec<String> = voters
+        .iter()
+        .flat_map(|log| of_group(log, "asked to commit"))
+        .collect();
     assert!(asked.iter().any(same), "{ids:?} is not in: {asked:?}");
     let committed = of_group(&client, "committed");
-    assert!(committed.iter().any(same), "{ids:?} is not in: {committed:?}");
-    let version = field(&committed[0], "version").expect("a version").to_string();
+    assert!(
+        committed.iter().any(same),
+        "{ids:?} is not in: {committed:?}"
+    );
+    let version = field(&committed[0], "version")
+        .expect("a version")
+        .to_string();
     for (at, name) in ["a", "b", "c"].into_iter().enumerate() {
         let mut applied = Vec::new();
-        until(format!("{name} says that it applied version {version}"), || {
-            applied = of_group(&cluster.node(at).log(), "applied");
-            applied.iter().any(|line| field(line, "version") == Some(&*version))
-        });
-        assert!(applied.iter().any(same), "{name}: {ids:?} is not in: {applied:?}");
+        until(
+            format!("{name} says that it applied version {version}"),
+            || {
+                applied = of_group(&cluster.node(at).log(), "applied");
+                applied
+                    .iter()
+                    .any(|line| field(line, "version") == Some(&*version))
+            },
+        );
+        assert!(
+            applied.iter().any(same),
+            "{name}: {ids:?} is not in: {applied:?}"
+        );
     }
     for log in voters.iter().chain([&client]) {
         assert!(!log.contains("hunter2"), "a value is in the log");

@@ -26,7 +26,10 @@ fn ip(args: &str) -> Result<String, String> {
     let output = output.map_err(|error| format!("ip: {error}"))?;
     match output.status.success() {
         true => Ok(String::from_utf8_lossy(&output.stdout).into()),
-        false => Err(format!("ip {args}: {}", String::from_utf8_lossy(&output.stderr).trim())),
+        false => Err(format!(
+            "ip {args}: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        )),
     }
 }
 
@@ -60,8 +63,13 @@ impl Drop for Netns {
 /// Namespaces that a killed run has left behind.
 fn sweep() {
     let Ok(list) = ip("netns list") else { return };
-    for name in list.lines().filter_map(|line| line.split_whitespace().next()) {
-        let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+    for name in list
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+    {
+        let pid = name
+            .strip_prefix(PREFIX)
+            .and_then(|rest| rest.split('-').next());
         if pid.is_some_and(|pid| !std::path::Path::new("/proc").join(pid).exists()) {
             let _ = ip(&format!("netns del {name}"));
         }
@@ -105,7 +113,10 @@ impl Lab {
             must(&format!(
                 "-n {space} link add eth0 type veth peer name port{at} netns {switch}"
             ));
-            must(&format!("-n {space} addr add 10.77.1.{}/24 dev eth0", at + 1));
+            must(&format!(
+                "-n {space} addr add 10.77.1.{}/24 dev eth0",
+                at + 1
+            ));
             must(&format!("-n {space} link set eth0 up"));
             must(&format!("-n {switch} link set port{at} master br0 up"));
         }
@@ -118,7 +129,11 @@ impl Lab {
     fn wired() -> Option<Self> {
         let lab = Self::empty(Self::spaces()?, None);
         for (at, space) in lab.spaces.iter().enumerate() {
-            must(&format!("-n {} addr add 10.77.2.{}/32 dev lo", space.0, at + 1));
+            must(&format!(
+                "-n {} addr add 10.77.2.{}/32 dev lo",
+                space.0,
+                at + 1
+            ));
         }
         for one in 0..4 {
             for two in one + 1..4 {
@@ -146,7 +161,9 @@ impl Lab {
     fn start(&mut self, net: &str) {
         let host = |at: usize| format!("{net}.{}:{PORT}", at + 1);
         let voters = NAMES.iter().enumerate();
-        let voters: Vec<_> = voters.map(|(at, name)| (name.to_string(), host(at))).collect();
+        let voters: Vec<_> = voters
+            .map(|(at, name)| (name.to_string(), host(at)))
+            .collect();
         for at in 0..4 {
             let voter = NAMES.get(at).map(|name| name.to_string());
             self.nodes.push(Node::spawn(&Spec {
@@ -218,7 +235,12 @@ impl Lab {
 
     fn all_read(&self, cell: &str, value: &str) {
         for node in &self.nodes {
-            assert_eq!(node.call(&["wait", cell]), ["some", value], "{cell} on {}", node.name);
+            assert_eq!(
+                node.call(&["wait", cell]),
+                ["some", value],
+                "{cell} on {}",
+                node.name
+            );
         }
     }
 }
@@ -276,11 +298,16 @@ fn an_observer_that_loses_its_voter_follows_another() {
     let Some(lab) = Lab::wired() else { return };
     let observer = &lab.nodes[OBSERVER];
     for cell in 0..6 {
-        assert_eq!(observer.call(&["online", &format!("cell-{cell}")]), ["Reached"]);
+        assert_eq!(
+            observer.call(&["online", &format!("cell-{cell}")]),
+            ["Reached"]
+        );
     }
     for lost in 0..2 {
         lab.cut(lost, OBSERVER);
-        until("the observer notices", || !observer.status().voters[NAMES[lost]].0);
+        until("the observer notices", || {
+            !observer.status().voters[NAMES[lost]].0
+        });
     }
     // Whomever it had followed, it hears what is decided, and can have things decided.
     for cell in 0..6 {
@@ -293,7 +320,10 @@ fn an_observer_that_loses_its_voter_follows_another() {
 
     lab.cut(2, OBSERVER);
     until("the observer is alone", || !observer.status().in_touch);
-    assert_eq!(observer.call(&["write", "alone", "mine"]), ["offline", "mine"]);
+    assert_eq!(
+        observer.call(&["write", "alone", "mine"]),
+        ["offline", "mine"]
+    );
     assert_eq!(observer.call(&["read", "own"]), ["some", "observer"]);
     assert_eq!(lab.claim(1, "meanwhile", "majority")[0], "won");
     for voter in 0..3 {

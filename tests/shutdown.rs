@@ -23,7 +23,9 @@ fn open_files() -> Vec<String> {
 
 fn files_below(dir: &Path) -> Vec<String> {
     let dir = dir.to_str().expect("UTF-8");
-    let below = open_files().into_iter().filter(|name| name.starts_with(dir));
+    let below = open_files()
+        .into_iter()
+        .filter(|name| name.starts_with(dir));
     below.collect()
 }
 
@@ -56,14 +58,20 @@ fn tasks() -> usize {
 /// Three voters in this process, the first of which is the one to look at.
 async fn three(dir: &Path) -> ([Network; 3], NetworkBuilder) {
     let voters = ["a", "b", "c"].map(|name| (name, free_addr()));
-    let builder = Network::builder("ending").electorate(voters).secret(SECRET).write_timeout_ms(30_000);
+    let builder = Network::builder("ending")
+        .electorate(voters)
+        .secret(SECRET)
+        .write_timeout_ms(30_000);
     let start = async |name: &str| {
         let builder = builder.clone().voter(name).data_dir(dir.join(name));
         within("the start", builder.start()).await.unwrap()
     };
     let nodes = [start("a").await, start("b").await, start("c").await];
     for node in &nodes {
-        until_async("all are linked", || node.status().voters.iter().all(|v| v.linked)).await;
+        until_async("all are linked", || {
+            node.status().voters.iter().all(|v| v.linked)
+        })
+        .await;
     }
     let builder = builder.voter("a").data_dir(dir.join("a"));
     (nodes, builder)
@@ -90,8 +98,14 @@ fn no_task_thread_socket_or_file_outlives_shutdown() {
 
         let dir = tempfile::tempdir().unwrap();
         let (nodes, _) = three(dir.path()).await;
-        let observer = within("joining", Network::join(nodes[0].ticket())).await.unwrap();
-        let addrs: Vec<_> = nodes.iter().chain([&observer]).map(|n| n.local_addr()).collect();
+        let observer = within("joining", Network::join(nodes[0].ticket()))
+            .await
+            .unwrap();
+        let addrs: Vec<_> = nodes
+            .iter()
+            .chain([&observer])
+            .map(|n| n.local_addr())
+            .collect();
         let mut held = Vec::new();
         for (at, node) in nodes.iter().chain([&observer]).enumerate() {
             for cell in 0..8_u64 {
@@ -114,19 +128,26 @@ fn no_task_thread_socket_or_file_outlives_shutdown() {
         let left = files_below(dir.path());
         assert!(left.is_empty(), "files outlive shutdown: {left:?}");
         let left = threads();
-        assert!(!left.iter().any(|name| name.starts_with("once-")), "{left:?}");
+        assert!(
+            !left.iter().any(|name| name.starts_with("once-")),
+            "{left:?}"
+        );
         let mut last = 0;
-        until_async(format!("all tasks end; before there were {tasks_before}"), || {
-            if std::mem::replace(&mut last, tasks()) != tasks() {
-                println!("{} tasks", tasks());
-            }
-            tasks() <= tasks_before
-        })
+        until_async(
+            format!("all tasks end; before there were {tasks_before}"),
+            || {
+                if std::mem::replace(&mut last, tasks()) != tasks() {
+                    println!("{} tasks", tasks());
+                }
+                tasks() <= tasks_before
+            },
+        )
         .await;
         // Idle blocking threads of tokio end after a while.
-        until_async(format!("all threads end; before there were {threads_before}"), || {
-            threads().len() <= threads_before
-        })
+        until_async(
+            format!("all threads end; before there were {threads_before}"),
+            || threads().len() <= threads_before,
+        )
         .await;
         assert_eq!(held[0].read(), held[8].read());
     });
@@ -171,7 +192,11 @@ async fn shutdown_with_everybody_else_gone_returns_and_frees_all() {
     within("the shutdown", again.shutdown()).await;
     // Twice, and from two tasks at once, does no harm.
     let clone = again.clone();
-    within("the shutdown", futures::future::join(again.shutdown(), clone.shutdown())).await;
+    within(
+        "the shutdown",
+        futures::future::join(again.shutdown(), clone.shutdown()),
+    )
+    .await;
 }
 
 #[test]
@@ -201,15 +226,23 @@ fn a_network_that_is_only_dropped_ends_too() {
         drop((cell, other, second, third));
 
         for addr in &addrs {
-            until_async(format!("the socket at {addr} is closed"), || !has_socket(*addr)).await;
+            until_async(format!("the socket at {addr} is closed"), || {
+                !has_socket(*addr)
+            })
+            .await;
         }
-        until_async("the files are closed", || files_below(dir.path()).is_empty()).await;
+        until_async("the files are closed", || {
+            files_below(dir.path()).is_empty()
+        })
+        .await;
         until_async("the store threads end", || {
             !threads().iter().any(|name| name.starts_with("once-"))
         })
         .await;
-        until_async(format!("all tasks end; before there were {before}"), || tasks() <= before)
-            .await;
+        until_async(format!("all tasks end; before there were {before}"), || {
+            tasks() <= before
+        })
+        .await;
         let again = within("the start", builder.start()).await.unwrap();
         again.shutdown().await;
     });
@@ -219,7 +252,9 @@ fn a_network_that_is_only_dropped_ends_too() {
 async fn after_shutdown_reads_answer_and_nothing_else_hangs() {
     let dir = tempfile::tempdir().unwrap();
     let (nodes, _) = three(dir.path()).await;
-    let observer = within("joining", Network::join(nodes[0].ticket())).await.unwrap();
+    let observer = within("joining", Network::join(nodes[0].ticket()))
+        .await
+        .unwrap();
     for node in [&observer, &nodes[0]] {
         let set = Once::<u64>::writer(node, "set");
         let empty = Once::<u64>::writer(node, "empty");
@@ -232,7 +267,10 @@ async fn after_shutdown_reads_answer_and_nothing_else_hangs() {
 
         let ended = within("a wait that was under way", waiting).await.unwrap();
         assert_eq!(ended, Err(ReadError::NetworkDown));
-        assert_eq!(within("an observer", updated).await.unwrap(), Observed::NetworkDown);
+        assert_eq!(
+            within("an observer", updated).await.unwrap(),
+            Observed::NetworkDown
+        );
         within("everything after shutdown", async {
             assert_eq!(set.read(), Some(42));
             assert_eq!(set.wait().await, Ok(&42));
@@ -245,7 +283,9 @@ async fn after_shutdown_reads_answer_and_nothing_else_hangs() {
             }
             assert_eq!(empty.wait().await, Err(ReadError::NetworkDown));
             assert_eq!(empty.read_linearizable().await, Err(ReadError::NetworkDown));
-            let init = empty.get_or_init(async || unreachable!("run after shutdown")).await;
+            let init = empty
+                .get_or_init(async || unreachable!("run after shutdown"))
+                .await;
             assert!(matches!(init, Err(ClaimError::NetworkDown)));
             assert_eq!(set.get_or_init(async || unreachable!()).await.unwrap(), &42);
             let late = Once::<u64>::writer(node, "late");

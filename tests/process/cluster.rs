@@ -56,7 +56,10 @@ impl Cluster {
 
     /// Starts all voters that are down, in this order, and waits until each sees all.
     pub fn start_all(&mut self, order: [usize; 3]) {
-        let down: Vec<_> = order.into_iter().filter(|at| self.nodes[*at].is_none()).collect();
+        let down: Vec<_> = order
+            .into_iter()
+            .filter(|at| self.nodes[*at].is_none())
+            .collect();
         for at in &down {
             self.spawn(*at);
         }
@@ -73,7 +76,10 @@ impl Cluster {
         let node = Node::spawn(&self.spec);
         node.ready();
         let up = NAMES.into_iter().zip(&self.nodes);
-        let up: Vec<_> = up.filter(|(_, node)| node.is_some()).map(|(name, _)| name).collect();
+        let up: Vec<_> = up
+            .filter(|(_, node)| node.is_some())
+            .map(|(name, _)| name)
+            .collect();
         node.linked_to(&up);
         node
     }

@@ -4,7 +4,11 @@
 //! test `child_entry` runs a node instead of returning at once. Parent and child talk by lines on
 //! the child's stdin and stdout. A child ends when its stdin does, and so never outlives its test.
 
-#![allow(dead_code, unused_imports, reason = "every test file uses its own part")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "every test file uses its own part"
+)]
 
 mod child;
 mod cluster;
@@ -115,7 +119,10 @@ pub fn alone(test: &str) -> bool {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),
     );
-    assert!(output.status.success(), "{test} failed alone:\n{out}\n{err}");
+    assert!(
+        output.status.success(),
+        "{test} failed alone:\n{out}\n{err}"
+    );
     assert!(out.contains("1 passed"), "{test} did not run alone:\n{out}");
     false
 }

@@ -203,7 +203,9 @@ impl Node {
 
     pub fn status(&self) -> Status {
         let reply = self.call(&["status"]).join(&FIELD.to_string());
-        let mut records = reply.split(RECORD).map(|r| r.split(FIELD).collect::<Vec<_>>());
+        let mut records = reply
+            .split(RECORD)
+            .map(|r| r.split(FIELD).collect::<Vec<_>>());
         let node = records.next().expect("a first record");
         let mut status = Status {
             in_touch: node[0] == "true",
