@@ -7,6 +7,8 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::panic::PanicHookInfo;
 use std::sync::Once as Hook;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use raft_once::testing::SimNet;
@@ -59,6 +61,7 @@ impl Cluster {
             let started = voter(&net, name).electorate(electorate(count)).start().await;
             voters.push(started.expect("a simulated voter starts"));
         }
+        end_if_time_stands_still();
         let this = Self { net, voters };
         this.all_linked().await;
         this
@@ -229,10 +232,42 @@ fn fail_on_panics_of_the_library() {
             let of_a_test = panic.location().is_some_and(|at| at.file().starts_with("tests/"));
             if !of_a_test {
                 // Not by `eprintln!`, whose output is held back and would be lost with the process.
-                let test = std::thread::current().name().unwrap_or("?").to_owned();
+                let test = test_name();
                 let _ = writeln!(std::io::stderr(), "the library panicked in {test}: {panic}");
                 std::process::exit(101);
             }
         }));
     });
+}
+
+/// A task of the library that spins without ever waiting stops the simulated clock, so that no
+/// deadline comes. It ends the test process, instead of hanging it, when nothing else of this
+/// test was run for a minute.
+fn end_if_time_stands_still() {
+    let beats = Arc::new(AtomicU64::new(0));
+    let (watched, test): (Weak<AtomicU64>, _) = (Arc::downgrade(&beats), test_name());
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            beats.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    std::thread::spawn(move || {
+        let (mut last, mut still) = (0, 0);
+        while let Some(beats) = watched.upgrade() {
+            let now = beats.load(Ordering::Relaxed);
+            drop(beats);
+            still = if now == last { still + 1 } else { 0 };
+            last = now;
+            if still == 60 {
+                let _ = writeln!(std::io::stderr(), "simulated time stands still in {test}");
+                std::process::exit(101);
+            }
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    });
+}
+
+fn test_name() -> String {
+    std::thread::current().name().unwrap_or("a test").to_owned()
 }
