@@ -89,7 +89,9 @@ async fn of_writers_on_all_nodes_one_wins_and_all_nodes_are_equal() {
         let written: Vec<(u32, Version)> = written.into_iter().map(Result::unwrap).collect();
         let value = agreed(&cells).await;
         let decided = cells[0].decision().unwrap();
-        let winner = nodes.iter().position(|node| node.node_id() == decided.winner);
+        let winner = nodes
+            .iter()
+            .position(|node| node.node_id() == decided.winner);
         assert_eq!(winner, Some(value as usize % nodes.len()));
         for (n, version) in &written {
             if *n == value {
@@ -169,7 +171,10 @@ async fn waiting_ends_with_the_decision_and_at_once_after_it() {
             })
             .collect();
         tokio::time::sleep(ms(10_000)).await;
-        assert!(waiting.iter().all(|wait| !wait.is_finished()), "nothing is decided");
+        assert!(
+            waiting.iter().all(|wait| !wait.is_finished()),
+            "nothing is decided"
+        );
         cells[writer].write(5).await.unwrap();
         for value in within("all that waited", PATIENCE, join_all(waiting)).await {
             assert_eq!(value.unwrap(), Ok(5));
@@ -194,8 +199,10 @@ async fn ids_and_types_make_separate_cells() {
     }
     let numbers = writers(&nodes, "shared id");
     let others = writers(&nodes, "another id");
-    let texts: Vec<OnceWriter<String>> =
-        nodes.iter().map(|node| Once::writer(node, "shared id")).collect();
+    let texts: Vec<OnceWriter<String>> = nodes
+        .iter()
+        .map(|node| Once::writer(node, "shared id"))
+        .collect();
     numbers[0].write(1).await.unwrap();
     assert_eq!(agreed(&numbers).await, 1);
     for cell in &texts {
@@ -299,10 +306,17 @@ async fn a_cell_outlives_the_orderly_stop_of_any_voter() {
         let cluster = Cluster::start(1, 3).await;
         let nodes = cluster.and_observer().await;
         let cells = writers(&nodes, "seed");
-        let rest: Vec<Network> = (0..4).filter(|n| *n != gone).map(|n| nodes[n].clone()).collect();
+        let rest: Vec<Network> = (0..4)
+            .filter(|n| *n != gone)
+            .map(|n| nodes[n].clone())
+            .collect();
         cells[gone].write(3).await.unwrap();
         nodes[gone].shutdown().await;
-        assert_eq!(cells[gone].read(), Some(3), "known here, also after shutdown");
+        assert_eq!(
+            cells[gone].read(),
+            Some(3),
+            "known here, also after shutdown"
+        );
         let rest = writers(&rest, "seed");
         assert_eq!(agreed(&rest).await, 3);
         for cell in &rest {

@@ -31,7 +31,11 @@ async fn offline(cell: &OnceWriter<u32>, value: u32) -> Pending<u32> {
         Err(ClaimError::Offline(pending)) => pending,
         other => panic!("nobody could confirm this: {other:?}"),
     };
-    assert!(started.elapsed() <= WRITE_TIMEOUT + ms(100), "{:?}", started.elapsed());
+    assert!(
+        started.elapsed() <= WRITE_TIMEOUT + ms(100),
+        "{:?}",
+        started.elapsed()
+    );
     assert_eq!(*pending.value(), value);
     pending
 }
@@ -60,7 +64,11 @@ fn assert_one_winner(cell: &OnceWriter<u32>, offers: &[u32], answers: &[Claim<u3
             } => assert_eq!((*winner, *version, *offered), (value, decided, *mine)),
         }
     }
-    assert_eq!(winners, [value], "exactly one is told that it won: {answers:?}");
+    assert_eq!(
+        winners,
+        [value],
+        "exactly one is told that it won: {answers:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -93,7 +101,10 @@ enum Fate {
 
 fn befall(net: &SimNet, nodes: &[Network], victim: usize, fate: Fate) {
     let victim = nodes[victim].local_addr();
-    let others = nodes.iter().map(Network::local_addr).filter(|other| *other != victim);
+    let others = nodes
+        .iter()
+        .map(Network::local_addr)
+        .filter(|other| *other != victim);
     match fate {
         Fate::CutOff => net.isolate(victim),
         Fate::RepliesLost => others.for_each(|other| net.drop_replies(other, victim)),
@@ -174,7 +185,10 @@ async fn a_claimant_that_is_struck_and_its_rival_agree_on_who_won() {
             }
         }
     }
-    assert!(won.iter().all(|won| *won > 0), "struck in time and too late: {won:?}");
+    assert!(
+        won.iter().all(|won| *won > 0),
+        "struck in time and too late: {won:?}"
+    );
 }
 
 /// A claim of node `n` that is committed, of which it hears nothing.
@@ -187,7 +201,10 @@ async fn committed_unheard(
     all_online(cells).await;
     befall(&cluster.net, nodes, n, Fate::HearsNothing);
     let pending = offline(&cells[n], 1).await;
-    let others: Vec<_> = (0..3).filter(|other| *other != n).map(|o| cells[o].clone()).collect();
+    let others: Vec<_> = (0..3)
+        .filter(|other| *other != n)
+        .map(|o| cells[o].clone())
+        .collect();
     assert_eq!(agreed(&others).await, 1, "it is committed");
     assert_eq!(cells[n].read(), None, "and the claimant does not know");
     pending
@@ -259,7 +276,10 @@ async fn a_value_taken_out_of_a_pending_claim_starts_anew() {
             version,
             offered,
             ..
-        } => assert_eq!((winner, version, offered), (1, winning_version(&cells[0]), 1)),
+        } => assert_eq!(
+            (winner, version, offered),
+            (1, winning_version(&cells[0]), 1)
+        ),
         won => panic!("the old proposal won, not this one: {won:?}"),
     }
 }
@@ -323,8 +343,13 @@ async fn claims_under_havoc(seed: u64) {
         }
     }
     let answers = join_all(claims).await;
-    let answers: Vec<_> = answers.into_iter().map(|answer| answer.expect("an answer")).collect();
-    within("the end of the havoc", 4 * PATIENCE, chaos).await.unwrap();
+    let answers: Vec<_> = answers
+        .into_iter()
+        .map(|answer| answer.expect("an answer"))
+        .collect();
+    within("the end of the havoc", 4 * PATIENCE, chaos)
+        .await
+        .unwrap();
     cluster.net.heal_all();
     let offers: Vec<u32> = (0..6).collect();
     for (cell, answers) in answers.chunks(6).enumerate() {

@@ -8,7 +8,10 @@ use raft_once::{Claim, Error, Network, Once, Role};
 use tokio::time::Instant;
 
 async fn start(net: &SimNet, name: &str, voters: &[(&str, String)]) -> Network {
-    let started = voter(net, name).electorate(voters.iter().cloned()).start().await;
+    let started = voter(net, name)
+        .electorate(voters.iter().cloned())
+        .start()
+        .await;
     started.expect("a simulated voter starts")
 }
 
@@ -52,7 +55,11 @@ async fn order_and_addresses_of_the_electorate_may_differ() {
     let nobody = |port| format!("127.0.0.1:{port}");
     // Of two voters at least one knows where the other is; the own address may be wrong.
     let a = voter(&net, "a")
-        .electorate([("c", addr(2).to_string()), ("a", nobody(8)), ("b", nobody(9))])
+        .electorate([
+            ("c", addr(2).to_string()),
+            ("a", nobody(8)),
+            ("b", nobody(9)),
+        ])
         .bind(addr(0))
         .start()
         .await
@@ -60,13 +67,21 @@ async fn order_and_addresses_of_the_electorate_may_differ() {
     let b = start(
         &net,
         "b",
-        &[("b", addr(1).to_string()), ("c", nobody(9)), ("a", addr(0).to_string())],
+        &[
+            ("b", addr(1).to_string()),
+            ("c", nobody(9)),
+            ("a", addr(0).to_string()),
+        ],
     )
     .await;
     let c = start(
         &net,
         "c",
-        &[("a", nobody(9)), ("b", addr(1).to_string()), ("c", addr(2).to_string())],
+        &[
+            ("a", nobody(9)),
+            ("b", addr(1).to_string()),
+            ("c", addr(2).to_string()),
+        ],
     )
     .await;
     let cluster = Cluster {
@@ -75,14 +90,21 @@ async fn order_and_addresses_of_the_electorate_may_differ() {
     };
     cluster.all_linked().await;
     let ids = |node: &Network| -> Vec<_> {
-        node.status().voters.into_iter().map(|voter| (voter.name, voter.node_id)).collect()
+        node.status()
+            .voters
+            .into_iter()
+            .map(|voter| (voter.name, voter.node_id))
+            .collect()
     };
     assert_eq!(ids(&cluster.voters[0]), ids(&cluster.voters[1]));
     assert_eq!(ids(&cluster.voters[0]), ids(&cluster.voters[2]));
     // Three claims, one winner: they are one electorate, not several.
     let cells = writers(&cluster.voters, "cell");
     let (x, y, z) = tokio::join!(cells[0].claim(0), cells[1].claim(1), cells[2].claim(2));
-    let won = [x.unwrap(), y.unwrap(), z.unwrap()].iter().filter(|claim| claim.is_won()).count();
+    let won = [x.unwrap(), y.unwrap(), z.unwrap()]
+        .iter()
+        .filter(|claim| claim.is_won())
+        .count();
     assert_eq!(won, 1);
     agreed(&cells).await;
 }
@@ -91,7 +113,11 @@ async fn order_and_addresses_of_the_electorate_may_differ() {
 async fn electorates_that_differ_in_names_refuse_each_other_and_say_so() {
     let net = SimNet::new(1);
     let abc = electorate(3);
-    let abd = [("a", addr(0).to_string()), ("b", addr(1).to_string()), ("d", addr(3).to_string())];
+    let abd = [
+        ("a", addr(0).to_string()),
+        ("b", addr(1).to_string()),
+        ("d", addr(3).to_string()),
+    ];
     let a = start(&net, "a", &abc).await;
     let b = start(&net, "b", &abd).await;
     in_trouble(&a, "b", "electorates differ").await;
@@ -102,7 +128,10 @@ async fn electorates_that_differ_in_names_refuse_each_other_and_say_so() {
     assert!(!a.status().in_touch && !b.status().in_touch);
     // A third one that agrees with `a` makes no majority of those who agree with `b`.
     let c = start(&net, "c", &abc).await;
-    eventually("a and c link", || seen(&a, "c").linked && seen(&c, "a").linked).await;
+    eventually("a and c link", || {
+        seen(&a, "c").linked && seen(&c, "a").linked
+    })
+    .await;
     assert_eq!(waiting_for(&a), ["b"]);
     for node in [&a, &b, &c] {
         cannot_write(node).await;
@@ -159,7 +188,12 @@ async fn an_observer_with_another_secret_reads_nothing_and_is_told_so() {
         .unwrap();
     assert_eq!(stranger.status().role, Role::Observer);
     cannot_write(&stranger).await;
-    assert!(cluster.voters.iter().all(|voter| voter.status().observers == 0));
+    assert!(
+        cluster
+            .voters
+            .iter()
+            .all(|voter| voter.status().observers == 0)
+    );
     in_trouble(&stranger, "a", "secret").await;
 }
 
@@ -179,7 +213,12 @@ async fn an_observer_of_another_electorate_is_refused_and_told_so() {
         in_trouble(&stranger, name, "electorates differ").await;
     }
     cannot_write(&stranger).await;
-    assert!(cluster.voters.iter().all(|voter| voter.status().observers == 0));
+    assert!(
+        cluster
+            .voters
+            .iter()
+            .all(|voter| voter.status().observers == 0)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -200,7 +239,11 @@ async fn an_observer_by_the_secret_is_as_good_as_one_by_ticket() {
 #[tokio::test(start_paused = true)]
 async fn a_node_that_is_in_nobodys_electorate_takes_no_part() {
     let cluster = Cluster::start(1, 3).await;
-    let own = [("d", addr(3).to_string()), ("a", addr(0).to_string()), ("b", addr(1).to_string())];
+    let own = [
+        ("d", addr(3).to_string()),
+        ("a", addr(0).to_string()),
+        ("b", addr(1).to_string()),
+    ];
     let outsider = start(&cluster.net, "d", &own).await;
     // Whatever they call it, it is told what to do about the electorate or the name.
     for name in ["a", "b"] {
@@ -227,7 +270,9 @@ async fn the_first_start_waits_for_every_voter_once() {
         }
         let last = NAMES[count - 1].to_owned();
         eventually("all that are there have met", || {
-            voters.iter().all(|voter| waiting_for(voter) == [last.clone()])
+            voters
+                .iter()
+                .all(|voter| waiting_for(voter) == [last.clone()])
         })
         .await;
         // A majority is linked, and yet may not decide: the missing one may know better.
@@ -316,7 +361,11 @@ async fn a_voter_that_forgot_everything_is_refused_for_good() {
             tokio::time::sleep(ms(60_000)).await;
             for voter in &cluster.voters {
                 assert!(!seen(voter, name).linked);
-                assert!(trouble(voter, name).contains("wiped"), "{}", trouble(voter, name));
+                assert!(
+                    trouble(voter, name).contains("wiped"),
+                    "{}",
+                    trouble(voter, name)
+                );
             }
         }
         assert_eq!(agreed(&writers(&cluster.voters, "decided")).await, 1);
@@ -338,7 +387,13 @@ async fn cluster_observer(cluster: &Cluster) -> Network {
     let joined = Network::join_simulated(cluster.voters[0].ticket(), &cluster.net).await;
     let observer = joined.expect("a simulated observer joins");
     eventually("the observer is linked to two voters", || {
-        observer.status().voters.iter().filter(|voter| voter.linked).count() >= 2
+        observer
+            .status()
+            .voters
+            .iter()
+            .filter(|voter| voter.linked)
+            .count()
+            >= 2
     })
     .await;
     observer

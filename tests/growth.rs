@@ -27,12 +27,21 @@ async fn a_thousand_ignored_writes_cost_as_much_as_the_first() {
     }
     let (time, messages) = costs[0];
     for cost in &costs {
-        assert!(cost.0 <= time * 3 / 2 && cost.1 <= messages * 3 / 2, "{costs:?}");
+        assert!(
+            cost.0 <= time * 3 / 2 && cost.1 <= messages * 3 / 2,
+            "{costs:?}"
+        );
     }
     let last = first.as_u64() + 1_000;
     for (node, cell) in nodes.iter().zip(&cells) {
-        eventually("the last version everywhere", || cell.version().as_u64() == last).await;
-        assert_eq!((cell.read(), cell.decision().unwrap().version), (Some(7), first));
+        eventually("the last version everywhere", || {
+            cell.version().as_u64() == last
+        })
+        .await;
+        assert_eq!(
+            (cell.read(), cell.decision().unwrap().version),
+            (Some(7), first)
+        );
         let status = node.status();
         assert_eq!(status.cells.len(), 1);
         assert!(status.cells[0].decided);
@@ -63,12 +72,20 @@ async fn a_voter_that_missed_hundreds_of_writes_catches_up() {
         }
         cluster.heal().await;
         let reached = cells[away].when().reaches(version);
-        within("the voter that was away sees the last write", PATIENCE, reached).await;
+        within(
+            "the voter that was away sees the last write",
+            PATIENCE,
+            reached,
+        )
+        .await;
         let later = cells[away].write(3).await.unwrap();
         assert!(later > version);
         // It counts again: another one may go.
         cluster.net.isolate(addr((away + 1) % 3));
-        let last = cells[away].write(4).await.expect("a majority with the one that was away");
+        let last = cells[away]
+            .write(4)
+            .await
+            .expect("a majority with the one that was away");
         assert!(last > later);
         cluster.heal().await;
     }
@@ -78,7 +95,9 @@ async fn a_voter_that_missed_hundreds_of_writes_catches_up() {
 async fn two_hundred_cells_live_on_one_network() {
     let cluster = Cluster::start(1, 3).await;
     let nodes = cluster.and_observer().await;
-    let all: Vec<_> = (0..200).map(|n| writers(&nodes, &format!("cell {n}"))).collect();
+    let all: Vec<_> = (0..200)
+        .map(|n| writers(&nodes, &format!("cell {n}")))
+        .collect();
     let claims = all.iter().enumerate().flat_map(|(n, cells)| {
         // Two rivals a cell, all cells at once.
         [n % 4, (n + 1) % 4].map(|node| {
@@ -87,11 +106,22 @@ async fn two_hundred_cells_live_on_one_network() {
         })
     });
     let claims = futures::future::join_all(claims.collect::<Vec<_>>());
-    let answers: Vec<Claim<u32>> =
-        within("all claims", PATIENCE, claims).await.into_iter().map(Result::unwrap).collect();
+    let answers: Vec<Claim<u32>> = within("all claims", PATIENCE, claims)
+        .await
+        .into_iter()
+        .map(Result::unwrap)
+        .collect();
     for (n, (cells, answers)) in all.iter().zip(answers.chunks(2)).enumerate() {
-        assert_eq!(answers.iter().filter(|answer| answer.is_won()).count(), 1, "cell {n}");
-        let winner = if answers[0].is_won() { n % 4 } else { (n + 1) % 4 };
+        assert_eq!(
+            answers.iter().filter(|answer| answer.is_won()).count(),
+            1,
+            "cell {n}"
+        );
+        let winner = if answers[0].is_won() {
+            n % 4
+        } else {
+            (n + 1) % 4
+        };
         assert_eq!(agreed(cells).await, winner as u32, "cell {n}");
     }
     let mut led = [0; 3];
@@ -101,10 +131,15 @@ async fn two_hundred_cells_live_on_one_network() {
         assert!(status.cells.iter().all(|cell| cell.decided && cell.online));
     }
     for cell in nodes[0].status().cells {
-        let leader = nodes.iter().position(|node| Some(node.node_id()) == cell.leader);
+        let leader = nodes
+            .iter()
+            .position(|node| Some(node.node_id()) == cell.leader);
         led[leader.expect("a voter leads")] += 1;
     }
-    assert!(led.iter().all(|count| *count > 30), "the leaders are spread: {led:?}");
+    assert!(
+        led.iter().all(|count| *count > 30),
+        "the leaders are spread: {led:?}"
+    );
 }
 
 fn cells_of(nodes: &[Network]) -> Vec<usize> {
@@ -114,7 +149,11 @@ fn cells_of(nodes: &[Network]) -> Vec<usize> {
 /// Neither handles nor messages of them are left, so what is left now stays.
 async fn nothing_is_left(nodes: &[Network], of: &str) {
     tokio::time::sleep(ms(20_000)).await;
-    assert!(cells_of(nodes).iter().all(|count| *count == 0), "{of}: {:?}", cells_of(nodes));
+    assert!(
+        cells_of(nodes).iter().all(|count| *count == 0),
+        "{of}: {:?}",
+        cells_of(nodes)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -207,10 +246,14 @@ async fn handles_of_a_decided_cell_that_are_dropped_leave_nothing() {
         }
         assert_eq!(cell.read(), Some(0));
     }
-    eventually("nothing is left on the observer", || cells_of(&nodes)[3] == 0).await;
-    assert!(cells_of(&nodes)[..3].iter().all(|count| *count <= 1));
-    eventually("nothing is left on the voters, once their replicas sleep", || {
-        cells_of(&nodes) == [0; 4]
+    eventually("nothing is left on the observer", || {
+        cells_of(&nodes)[3] == 0
     })
+    .await;
+    assert!(cells_of(&nodes)[..3].iter().all(|count| *count <= 1));
+    eventually(
+        "nothing is left on the voters, once their replicas sleep",
+        || cells_of(&nodes) == [0; 4],
+    )
     .await;
 }

@@ -16,14 +16,21 @@ async fn the_closure_is_not_run_when_the_cell_is_set_anywhere() {
     let nodes = cluster.and_observer().await;
     for (writer, _) in nodes.iter().enumerate() {
         let id = format!("set by {writer}");
-        Once::<u32>::writer(&nodes[writer], &id).write(7).await.unwrap();
+        Once::<u32>::writer(&nodes[writer], &id)
+            .write(7)
+            .await
+            .unwrap();
         for node in &nodes {
             // A new handle, which knows nothing and must ask.
             let cell = Once::<u32>::writer(node, &id);
-            let value = cell.get_or_init(async || unreachable!("the cell is set")).await;
+            let value = cell
+                .get_or_init(async || unreachable!("the cell is set"))
+                .await;
             assert_eq!(value.unwrap(), &7);
             let cell = Once::<u32>::writer(node, &id);
-            let value = cell.get_or_try_init(async || -> Result<u32, ()> { unreachable!() }).await;
+            let value = cell
+                .get_or_try_init(async || -> Result<u32, ()> { unreachable!() })
+                .await;
             assert_eq!(value.unwrap(), &7);
         }
     }
@@ -63,7 +70,10 @@ async fn a_failing_closure_leaves_the_cell_empty() {
     let cells = writers(&nodes, "cell");
     for cell in &cells {
         let failed = cell.get_or_try_init(async || Err("no luck")).await;
-        assert!(matches!(failed, Err(InitError::Init("no luck"))), "{failed:?}");
+        assert!(
+            matches!(failed, Err(InitError::Init("no luck"))),
+            "{failed:?}"
+        );
         assert!(cell.is_none());
     }
     for cell in &cells {
@@ -96,7 +106,10 @@ async fn a_failing_closure_lets_the_next_caller_try() {
     let results = within("all calls", PATIENCE, join_all(calls)).await;
     let results = results.into_iter().map(Result::unwrap);
     let (made, failed): (Vec<_>, Vec<_>) = results.partition(Result::is_ok);
-    assert_eq!(made.into_iter().map(Result::unwrap).collect::<Vec<_>>(), [2, 2, 2]);
+    assert_eq!(
+        made.into_iter().map(Result::unwrap).collect::<Vec<_>>(),
+        [2, 2, 2]
+    );
     assert_eq!(failed.len(), 2);
     assert_eq!(tries.load(Ordering::SeqCst), 3);
 }
@@ -126,7 +139,10 @@ async fn a_call_can_be_dropped_at_any_moment() {
             // Another one works: on the same handle, and on another node.
             let other = &cells[(node + 1) % 4];
             let both = async {
-                tokio::join!(cells[node].get_or_init(async || 2), other.get_or_init(async || 3))
+                tokio::join!(
+                    cells[node].get_or_init(async || 2),
+                    other.get_or_init(async || 3)
+                )
             };
             let (here, there) = within("initialising after a drop", PATIENCE, both).await;
             let value = agreed(&cells).await;
@@ -134,7 +150,10 @@ async fn a_call_can_be_dropped_at_any_moment() {
             assert_eq!((here.unwrap(), there.unwrap()), (&value, &value));
         }
     }
-    assert!((1..120).contains(&finished), "some were dropped, some were not: {finished}");
+    assert!(
+        (1..120).contains(&finished),
+        "some were dropped, some were not: {finished}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -145,7 +164,11 @@ async fn those_who_wait_go_on_when_the_running_one_is_dropped() {
         let cell = Once::<u32>::writer(node, format!("{:?}", node.node_id()));
         let stuck = cell.clone();
         let stuck = tokio::spawn(async move {
-            stuck.get_or_init(std::future::pending::<u32>).await.copied().map_err(drop)
+            stuck
+                .get_or_init(std::future::pending::<u32>)
+                .await
+                .copied()
+                .map_err(drop)
         });
         tokio::time::sleep(ms(500)).await;
         let waiting = (0..3_u32).map(|n| {
@@ -154,7 +177,10 @@ async fn those_who_wait_go_on_when_the_running_one_is_dropped() {
         });
         let waiting: Vec<_> = waiting.collect();
         tokio::time::sleep(ms(500)).await;
-        assert!(waiting.iter().all(|waiting| !waiting.is_finished()), "one at a time");
+        assert!(
+            waiting.iter().all(|waiting| !waiting.is_finished()),
+            "one at a time"
+        );
         stuck.abort();
         let values = within("the others", PATIENCE, join_all(waiting)).await;
         let value = cell.read().unwrap();
@@ -173,11 +199,19 @@ async fn a_running_closure_does_not_keep_others_from_the_decision() {
     tokio::time::sleep(ms(500)).await;
     let waiting = cells[0].clone();
     let waiting = tokio::spawn(async move {
-        *waiting.get_or_init(async || unreachable!("it is decided meanwhile")).await.unwrap()
+        *waiting
+            .get_or_init(async || unreachable!("it is decided meanwhile"))
+            .await
+            .unwrap()
     });
     tokio::time::sleep(ms(500)).await;
     cells[3].write(9).await.unwrap();
-    assert_eq!(within("the one that waits", PATIENCE, waiting).await.unwrap(), 9);
+    assert_eq!(
+        within("the one that waits", PATIENCE, waiting)
+            .await
+            .unwrap(),
+        9
+    );
     assert!(!stuck.is_finished());
     stuck.abort();
 }
@@ -196,7 +230,10 @@ async fn in_a_minority_the_closure_is_not_run() {
         assert!(matches!(result, Err(ClaimError::Unreached)), "{result:?}");
         assert!(started.elapsed() <= WRITE_TIMEOUT + ms(100));
         cluster.heal().await;
-        eventually("linked again", || nodes[3].status().voters.iter().all(|v| v.linked)).await;
+        eventually("linked again", || {
+            nodes[3].status().voters.iter().all(|v| v.linked)
+        })
+        .await;
     }
     assert_eq!(cells[3].get_or_init(async || 1).await.unwrap(), &1);
     assert_eq!(agreed(&cells).await, 1);

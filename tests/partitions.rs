@@ -29,7 +29,9 @@ impl Witness {
         let (cells, kept) = (cells.to_vec(), seen.clone());
         let task = tokio::spawn(async move {
             loop {
-                kept.lock().unwrap().extend(cells.iter().filter_map(|cell| cell.read()));
+                kept.lock()
+                    .unwrap()
+                    .extend(cells.iter().filter_map(|cell| cell.read()));
                 tokio::time::sleep(ms(3)).await;
             }
         });
@@ -65,7 +67,10 @@ async fn ids_led_by(leader: usize, count: usize) -> Vec<String> {
         let cell = OnceWriter::<u32>::writer(&scouts.voters[0], &id);
         cell.write(0).await.unwrap();
         let status = scouts.voters[0].status();
-        let known = status.cells.iter().find(|known| known.group == cell.group_id());
+        let known = status
+            .cells
+            .iter()
+            .find(|known| known.group == cell.group_id());
         if known.and_then(|known| known.leader) == Some(wanted) {
             ids.push(id);
         }
@@ -95,8 +100,10 @@ async fn a_minority_hands_the_value_back_and_the_majority_decides() {
             let ((), decided) = tokio::join!(refused(minority, 1), majority.write(2));
             decided.expect("the majority decides");
             refused(minority, 3).await;
-            let rest: Vec<_> =
-                (0..4).filter(|n| *n != alone).map(|n| cells[n].clone()).collect();
+            let rest: Vec<_> = (0..4)
+                .filter(|n| *n != alone)
+                .map(|n| cells[n].clone())
+                .collect();
             assert_eq!(agreed(&rest).await, 2);
             assert!(minority.is_none(), "it cannot know");
             assert_eq!(minority.read_linearizable().await, Err(ReadError::Offline));
@@ -120,9 +127,8 @@ async fn two_of_five_decide_nothing_and_three_do() {
         for one in &few {
             many.iter().for_each(|other| cluster.cut(*one, *other));
         }
-        let minority = async {
-            tokio::join!(refused(&cells[few[0]], 10), refused(&cells[few[1]], 11))
-        };
+        let minority =
+            async { tokio::join!(refused(&cells[few[0]], 10), refused(&cells[few[1]], 11)) };
         let majority = join_all(many.iter().map(|n| cells[*n].write(*n as u32)));
         let (_, written) = tokio::join!(minority, majority);
         assert!(written.iter().all(Result::is_ok), "{written:?}");
@@ -136,7 +142,9 @@ async fn two_of_five_decide_nothing_and_three_do() {
 #[tokio::test(start_paused = true)]
 async fn writes_on_both_sides_of_a_cut_never_make_two_values() {
     for (side, moment) in [0, 1, 2].into_iter().flat_map(|side| {
-        [0, 10, 30, 50, 70, 90, 120].into_iter().map(move |moment| (side, moment))
+        [0, 10, 30, 50, 70, 90, 120]
+            .into_iter()
+            .map(move |moment| (side, moment))
     }) {
         let cluster = Cluster::start(1, 3).await;
         cluster.net.set_delay(ms(10), ms(10));
@@ -152,8 +160,12 @@ async fn writes_on_both_sides_of_a_cut_never_make_two_values() {
         tokio::time::sleep(ms(moment)).await;
         cluster.net.isolate(addr(side));
         let [one, other] = writes;
-        let one = within("the minority's write ends", WRITE_TIMEOUT + ms(500), one).await.unwrap();
-        let other = within("the majority's write ends", WRITE_TIMEOUT, other).await.unwrap();
+        let one = within("the minority's write ends", WRITE_TIMEOUT + ms(500), one)
+            .await
+            .unwrap();
+        let other = within("the majority's write ends", WRITE_TIMEOUT, other)
+            .await
+            .unwrap();
         other.expect("the majority's write is acknowledged");
         assert!(matches!(one, Ok(_) | Err(Error::Offline(_))), "{one:?}");
         cluster.heal().await;
@@ -174,7 +186,10 @@ async fn everyone_writes_and_agrees(cells: &[OnceWriter<u32>]) -> u32 {
             tokio::spawn(async move { cell.await_value().await })
         })
         .collect();
-    let writes = cells.iter().enumerate().map(|(n, cell)| cell.write(n as u32));
+    let writes = cells
+        .iter()
+        .enumerate()
+        .map(|(n, cell)| cell.write(n as u32));
     for (n, written) in join_all(writes).await.into_iter().enumerate() {
         written.unwrap_or_else(|error| panic!("node {n} writes, with the others: {error:?}"));
     }
@@ -319,14 +334,19 @@ async fn a_voter_that_nobody_hears_decides_nothing_and_stops_nobody() {
                     true => cluster.net.cut_one_way(addr(other), addr(mute)),
                 }
             }
-            let rest: Vec<_> = (0..4).filter(|n| *n != mute).map(|n| cells[n].clone()).collect();
+            let rest: Vec<_> = (0..4)
+                .filter(|n| *n != mute)
+                .map(|n| cells[n].clone())
+                .collect();
             // A deaf one is heard once more, so that its write may win; no more can be said.
             let write = cells[mute].clone();
             let write = tokio::spawn(async move { write.write(7).await });
             for cell in &rest {
                 cell.write(8).await.expect("the others are a majority");
             }
-            let write = within("its write ends", WRITE_TIMEOUT + ms(500), write).await.unwrap();
+            let write = within("its write ends", WRITE_TIMEOUT + ms(500), write)
+                .await
+                .unwrap();
             assert!(matches!(write, Err(Error::Offline(7))), "{write:?}");
             let value = agreed(&rest).await;
             assert!(value == 8 || (deaf && value == 7));
@@ -345,7 +365,11 @@ async fn an_observer_that_loses_its_voter_moves_to_another() {
     for round in 0..4 {
         for lost in 0..3 {
             // Either the observer loses the voter, or the voter its majority.
-            for how in ["cut from the observer", "cut from the voters", "cut from all"] {
+            for how in [
+                "cut from the observer",
+                "cut from the voters",
+                "cut from all",
+            ] {
                 let cells = writers(&nodes, &format!("{round}: {lost} is {how}"));
                 all_online(&cells).await;
                 let waiting = cells[3].clone();
@@ -402,7 +426,11 @@ async fn a_voter_that_missed_the_decision_reads_nothing_stale_linearizably() {
             }
             let value = reading.await.unwrap();
             assert!(started.elapsed() <= WRITE_TIMEOUT + ms(100));
-            let expected = if heals { Ok(Some(5)) } else { Err(ReadError::Offline) };
+            let expected = if heals {
+                Ok(Some(5))
+            } else {
+                Err(ReadError::Offline)
+            };
             assert_eq!(value, expected);
         }
     }
@@ -452,7 +480,10 @@ async fn linearizable_reads_around_a_write(seed: u64) {
                     }
                     Ok(None) => {
                         let at = acknowledged.load(Ordering::SeqCst);
-                        assert!(at == 0 || began < at, "None from a call after the acknowledgement");
+                        assert!(
+                            at == 0 || began < at,
+                            "None from a call after the acknowledgement"
+                        );
                         nones += 1;
                     }
                     Err(ReadError::Offline) => {}

@@ -117,7 +117,9 @@ async fn an_idle_cell_falls_asleep_and_wakes_for_the_next_write() {
     let mut version = cells[3].write(1).await.unwrap();
     for _ in 0..3 {
         eventually("all replicas sleep", || {
-            nodes.iter().all(|node| node.status().cells.iter().all(|cell| !cell.awake))
+            nodes
+                .iter()
+                .all(|node| node.status().cells.iter().all(|cell| !cell.awake))
         })
         .await;
         is_quiet(&cluster.net, "a cell that sleeps").await;
@@ -126,7 +128,11 @@ async fn an_idle_cell_falls_asleep_and_wakes_for_the_next_write() {
         let reader = Once::<u32>::reader(&late, "cell");
         within("online", PATIENCE, reader.when().online()).await;
         assert_eq!((reader.read(), reader.version()), (Some(1), version));
-        assert!(nodes.iter().all(|node| node.status().cells.iter().all(|cell| !cell.awake)));
+        assert!(
+            nodes
+                .iter()
+                .all(|node| node.status().cells.iter().all(|cell| !cell.awake))
+        );
         late.shutdown().await;
         let later = cells[0].write(2).await.unwrap();
         assert!(later > version);

@@ -21,7 +21,10 @@ async fn reached(what: &str, waiting: JoinHandle<Observed>) {
 }
 
 async fn online(cell: &OnceWriter<u32>) {
-    assert_eq!(within("online", PATIENCE, cell.when().online()).await, Observed::Reached);
+    assert_eq!(
+        within("online", PATIENCE, cell.when().online()).await,
+        Observed::Reached
+    );
 }
 
 fn is_online(cell: &OnceWriter<u32>) -> bool {
@@ -89,10 +92,16 @@ async fn one_lost_voter_of_three_takes_nobody_else_offline() {
     let cells = writers(&nodes, "cell");
     all_online(&cells).await;
     cluster.net.isolate(addr(0));
-    let (one, two) = (spawn(cells[1].when().offline()), spawn(cells[2].when().offline()));
+    let (one, two) = (
+        spawn(cells[1].when().offline()),
+        spawn(cells[2].when().offline()),
+    );
     tokio::time::sleep(ms(30_000)).await;
     assert!(!one.is_finished() && !two.is_finished());
-    assert!(is_online(&cells[3]), "the observer may have moved, but is online");
+    assert!(
+        is_online(&cells[3]),
+        "the observer may have moved, but is online"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -125,7 +134,10 @@ async fn an_observer_of_voters_without_a_majority_is_offline_until_there_is_one(
     let nodes = cluster.and_observer().await;
     let cells = writers(&nodes, "cell");
     all_online(&cells).await;
-    let offline: Vec<_> = cells.iter().map(|cell| spawn(cell.when().offline())).collect();
+    let offline: Vec<_> = cells
+        .iter()
+        .map(|cell| spawn(cell.when().offline()))
+        .collect();
     for (a, b) in [(0, 1), (1, 2), (0, 2)] {
         cluster.cut(a, b);
     }
@@ -133,7 +145,10 @@ async fn an_observer_of_voters_without_a_majority_is_offline_until_there_is_one(
     for (n, waiting) in offline.into_iter().enumerate() {
         reached(&format!("node {n} goes offline"), waiting).await;
     }
-    let again: Vec<_> = cells.iter().map(|cell| spawn(cell.when().online())).collect();
+    let again: Vec<_> = cells
+        .iter()
+        .map(|cell| spawn(cell.when().online()))
+        .collect();
     tokio::time::sleep(ms(30_000)).await;
     assert!(again.iter().all(|waiting| !waiting.is_finished()));
     assert!(nodes[3].status().voters.iter().all(|voter| voter.linked));
@@ -156,9 +171,15 @@ async fn every_commit_is_an_update_everywhere_an_ignored_one_too() {
         let before: Vec<Version> = cells.iter().map(|cell| cell.version()).collect();
         // Made before the commit, polled after it.
         let unpolled: Vec<_> = cells.iter().map(|cell| cell.when().updated()).collect();
-        let spawned: Vec<_> = cells.iter().map(|cell| spawn(cell.when().updated())).collect();
+        let spawned: Vec<_> = cells
+            .iter()
+            .map(|cell| spawn(cell.when().updated()))
+            .collect();
         tokio::time::sleep(ms(1_000)).await;
-        assert!(spawned.iter().all(|waiting| !waiting.is_finished()), "no commit yet");
+        assert!(
+            spawned.iter().all(|waiting| !waiting.is_finished()),
+            "no commit yet"
+        );
         let version = cells[n % 4].write(n as u32).await.unwrap();
         for (node, waiting) in spawned.into_iter().enumerate() {
             reached(&format!("node {node} sees commit {n}"), waiting).await;
@@ -181,18 +202,27 @@ async fn every_node_reaches_every_version_of_every_writer() {
     cluster.net.set_delay(ms(1), ms(20));
     let nodes = cluster.and_observer().await;
     let cells = writers(&nodes, "cell");
-    let beyond: Vec<_> =
-        cells.iter().map(|cell| spawn(cell.when().reaches(Version::new(1_000)))).collect();
+    let beyond: Vec<_> = cells
+        .iter()
+        .map(|cell| spawn(cell.when().reaches(Version::new(1_000))))
+        .collect();
     let writes = (0..40_u32).map(|n| {
         let cell = cells[n as usize % 4].clone();
         tokio::spawn(async move { cell.write(n).await.unwrap() })
     });
-    let mut versions: Vec<Version> =
-        join_all(writes).await.into_iter().map(Result::unwrap).collect();
+    let mut versions: Vec<Version> = join_all(writes)
+        .await
+        .into_iter()
+        .map(Result::unwrap)
+        .collect();
     versions.sort();
     for cell in &cells {
         for version in &versions {
-            reached("a version that was acknowledged", spawn(cell.when().reaches(*version))).await;
+            reached(
+                "a version that was acknowledged",
+                spawn(cell.when().reaches(*version)),
+            )
+            .await;
             assert!(cell.version() >= *version);
         }
         // At once, if it was reached.
@@ -234,7 +264,13 @@ fn wait_for_all(cell: &OnceWriter<u32>) -> Vec<JoinHandle<Observed>> {
 }
 
 async fn all_say_down(waiting: Vec<JoinHandle<Observed>>) {
-    for observed in within("what waits ends with the network", PATIENCE, join_all(waiting)).await {
+    for observed in within(
+        "what waits ends with the network",
+        PATIENCE,
+        join_all(waiting),
+    )
+    .await
+    {
         assert_eq!(observed.unwrap(), Observed::NetworkDown);
     }
 }
@@ -294,6 +330,9 @@ async fn nothing_hangs_after_shutdown_of_a_node_that_is_cut_off() {
         all_say_down(waiting).await;
         is_down(&cell).await;
         let write = within("the write ends", PATIENCE, write).await.unwrap();
-        assert!(matches!(write, Err(raft_once::Error::NetworkDown)), "{write:?}");
+        assert!(
+            matches!(write, Err(raft_once::Error::NetworkDown)),
+            "{write:?}"
+        );
     }
 }

@@ -35,13 +35,19 @@ pub fn addr(n: usize) -> SocketAddr {
 
 /// The names and addresses of `count` voters.
 pub fn electorate(count: usize) -> Vec<(&'static str, String)> {
-    (0..count).map(|n| (NAMES[n], addr(n).to_string())).collect()
+    (0..count)
+        .map(|n| (NAMES[n], addr(n).to_string()))
+        .collect()
 }
 
 /// Voter `name` on `net`, to be finished by the test: its electorate is missing.
 pub fn voter(net: &SimNet, name: &str) -> NetworkBuilder {
     fail_on_panics_of_the_library();
-    Network::builder("test").voter(name).secret(SECRET).in_memory().simulated(net)
+    Network::builder("test")
+        .voter(name)
+        .secret(SECRET)
+        .in_memory()
+        .simulated(net)
 }
 
 pub struct Cluster {
@@ -58,7 +64,10 @@ impl Cluster {
     pub async fn start_on(net: SimNet, count: usize) -> Self {
         let mut voters = Vec::new();
         for name in &NAMES[..count] {
-            let started = voter(&net, name).electorate(electorate(count)).start().await;
+            let started = voter(&net, name)
+                .electorate(electorate(count))
+                .start()
+                .await;
             voters.push(started.expect("a simulated voter starts"));
         }
         end_if_time_stands_still();
@@ -149,13 +158,21 @@ pub fn writers(nodes: &[Network], id: &str) -> Vec<OnceWriter<u32>> {
 }
 
 pub fn readers(nodes: &[Network], id: &str) -> Vec<OnceReader<u32>> {
-    nodes.iter().map(|node| OnceReader::reader(node, id)).collect()
+    nodes
+        .iter()
+        .map(|node| OnceReader::reader(node, id))
+        .collect()
 }
 
 /// Waits until the cell is online on all of these.
 pub async fn all_online<const W: bool>(cells: &[Once<u32, W>]) {
     for (n, cell) in cells.iter().enumerate() {
-        within(&format!("handle {n} is online"), PATIENCE, cell.when().online()).await;
+        within(
+            &format!("handle {n} is online"),
+            PATIENCE,
+            cell.when().online(),
+        )
+        .await;
     }
 }
 
@@ -164,10 +181,20 @@ pub async fn agreed<const W: bool>(cells: &[Once<u32, W>]) -> u32 {
     let mut values = Vec::new();
     for (n, cell) in cells.iter().enumerate() {
         let what = format!("handle {n} learns the value");
-        values.push(within(&what, PATIENCE, cell.await_value()).await.expect("a value"));
+        values.push(
+            within(&what, PATIENCE, cell.await_value())
+                .await
+                .expect("a value"),
+        );
     }
-    assert!(values.iter().all(|value| *value == values[0]), "one value: {values:?}");
-    let decisions: Vec<_> = cells.iter().map(|cell| cell.decision().expect("decided")).collect();
+    assert!(
+        values.iter().all(|value| *value == values[0]),
+        "one value: {values:?}"
+    );
+    let decisions: Vec<_> = cells
+        .iter()
+        .map(|cell| cell.decision().expect("decided"))
+        .collect();
     for decision in &decisions {
         assert_eq!(
             (decision.winner, decision.version),
@@ -229,7 +256,9 @@ fn fail_on_panics_of_the_library() {
         let usual = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic: &PanicHookInfo<'_>| {
             usual(panic);
-            let of_a_test = panic.location().is_some_and(|at| at.file().starts_with("tests/"));
+            let of_a_test = panic
+                .location()
+                .is_some_and(|at| at.file().starts_with("tests/"));
             if !of_a_test {
                 // Not by `eprintln!`, whose output is held back and would be lost with the process.
                 let test = test_name();
