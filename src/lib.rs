@@ -296,6 +296,34 @@ pub use once::{
 };
 
 /// A simulated network, for tests of services built on this crate. Needs the feature `testing`.
+///
+/// Nodes are put on it with [`NetworkBuilder::simulated`] and [`Network::join_simulated`]. No
+/// socket is opened, the address that a node binds is its name on the net, and time is tokio's: in
+/// a test with a paused clock minutes pass in milliseconds.
+///
+/// ```
+/// use raft_once::testing::SimNet;
+/// use raft_once::{Network, Once};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let net = SimNet::new(7);
+/// let voter = Network::builder("demo")
+///     .electorate([("a", "127.0.0.1:100")])
+///     .voter("a")
+///     .in_memory()
+///     .simulated(&net)
+///     .start()
+///     .await?;
+/// let observer = Network::join_simulated(voter.ticket(), &net).await?;
+///
+/// Once::<u64>::writer(&voter, "seed").write(42).await?;
+/// let there = Once::<u64>::reader(&observer, "seed");
+/// assert_eq!(there.await_value().await?, 42);
+///
+/// net.cut(voter.local_addr(), observer.local_addr());
+/// assert_eq!(there.read(), Some(42));
+/// # Ok(()) }
+/// ```
 #[cfg(feature = "testing")]
 pub mod testing {
     pub use crate::transport::sim::{SimCounts, SimNet};
