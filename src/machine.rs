@@ -29,6 +29,13 @@ impl Command {
             Self::Set { slot, .. } | Self::Touch { slot, .. } => slot,
         }
     }
+
+    pub(crate) fn id(&self) -> ProposalId {
+        match self {
+            Self::Set { proposal, .. } => proposal.id,
+            Self::Touch { id, .. } => *id,
+        }
+    }
 }
 
 /// A value offered for a slot.

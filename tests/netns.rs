@@ -303,10 +303,10 @@ fn an_observer_that_loses_its_voter_follows_another() {
             ["Reached"]
         );
     }
-    for lost in 0..2 {
+    for (lost, name) in NAMES.iter().enumerate().take(2) {
         lab.cut(lost, OBSERVER);
         until("the observer notices", || {
-            !observer.status().voters[NAMES[lost]].0
+            !observer.status().voters[*name].0
         });
     }
     // Whomever it had followed, it hears what is decided, and can have things decided.

@@ -406,14 +406,21 @@ impl Directory {
     /// What is known of every group in use here, in order of group id.
     pub(crate) fn status(&self) -> Vec<GroupStatus> {
         let all = self.all();
-        let status = all.iter().map(|group| GroupStatus {
-            group: group.id(),
-            version: group.view.version(),
-            decided: group.view.record().is_some(),
-            online: group.view.is_online(),
-            awake: group.awake().is_some(),
-            leader: group.leader(),
-            term: group.awake().map_or(0, |replica| replica.term()),
+        let status = all.iter().map(|group| {
+            let awake = group.awake();
+            let (term, leader) = match awake {
+                Some(replica) => replica.term(),
+                None => (0, group.leader()),
+            };
+            GroupStatus {
+                group: group.id(),
+                version: group.view.version(),
+                decided: group.view.record().is_some(),
+                online: group.view.is_online(),
+                awake: awake.is_some(),
+                leader,
+                term,
+            }
         });
         status.collect()
     }

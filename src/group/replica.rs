@@ -57,6 +57,8 @@ pub(crate) struct Replica {
     ballot: Arc<Ballot>,
     notices: Arc<Notices>,
     peers: Arc<dyn Peers>,
+    /// What openraft reports to, also where it runs in our tasks.
+    quiet: tracing::Dispatch,
     /// One election at a time; whoever waits finds its result.
     electing: tokio::sync::Mutex<()>,
 }
@@ -126,6 +128,7 @@ impl Replica {
             ballot,
             notices: notices.clone(),
             peers: peers.clone(),
+            quiet: quiet.clone(),
             electing: tokio::sync::Mutex::default(),
         });
         peers.spawn(Box::pin(attend(Arc::downgrade(&replica), long, notices)));
@@ -158,8 +161,12 @@ impl Replica {
         self.leads() && self.notices.any(|voter| self.peers.is_linked(voter))
     }
 
-    pub(crate) fn term(&self) -> u64 {
-        self.disk.held().vote.map_or(0, |vote| vote.term)
+    /// The term, and who leads in it if that is known here.
+    pub(crate) fn term(&self) -> (u64, Option<NodeId>) {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let leader = metrics.current_leader.map(NodeId::from_u64);
+        (metrics.vote.leader_id.term, leader)
     }
 
     pub(crate) fn state(&self) -> State {
@@ -234,7 +241,7 @@ impl Replica {
     pub(crate) async fn write(&self, command: Command, deadline: Instant) -> Response {
         let me = self.peers.me();
         loop {
-            let write = self.raft.client_write(command.clone());
+            let write = quietly(&self.quiet, self.raft.client_write(command.clone()));
             let error = match timeout_at(deadline, write).await {
                 Ok(Ok(done)) => {
                     return Response::Committed {
@@ -294,6 +301,10 @@ impl Replica {
 
     /// Answers a Raft message of another voter.
     pub(crate) async fn answer(&self, request: RaftRequest) -> Result<RaftResponse, String> {
+        quietly(&self.quiet, self.answer_aloud(request)).await
+    }
+
+    async fn answer_aloud(&self, request: RaftRequest) -> Result<RaftResponse, String> {
         match request {
             RaftRequest::Append {
                 vote,
@@ -378,13 +389,17 @@ impl Replica {
             }
         };
         // A successor that does not take over in time is elected when it is needed.
-        let _ = timeout(Duration::from_millis(HANDOVER_MS), handed).await;
+        let _ = timeout(
+            Duration::from_millis(HANDOVER_MS),
+            quietly(&self.quiet, handed),
+        )
+        .await;
     }
 
     /// Stops the instance. Parts of it may run on for a while: the lease says when they are gone.
     pub(crate) async fn stop(&self) {
         // It fails only if the core has panicked, and then it has stopped.
-        let _ = self.raft.shutdown().await;
+        let _ = quietly(&self.quiet, self.raft.shutdown()).await;
     }
 }
 

@@ -66,9 +66,10 @@ impl Directory {
         deadline: Instant,
     ) -> Result<Reply, Unconfirmed> {
         tracing::debug!(group = ?group.id(), %command, "proposed");
+        let proposal = command.id();
         match self.route(group, &Ask::Commit(command), deadline).await {
             Some(Response::Committed { reply, leader }) => {
-                tracing::debug!(group = ?group.id(), version = %reply.version, %leader, "committed");
+                tracing::debug!(group = ?group.id(), version = %reply.version, ?proposal, %leader, "committed");
                 group.view.observe(reply.version, reply.record.as_ref());
                 Ok(reply)
             }

@@ -113,6 +113,7 @@ impl RaftStateMachine<Types> for State {
                     record: None,
                 },
                 EntryPayload::Normal(command) => {
+                    tracing::debug!(group = ?self.disk.group, %command, %version, "applied");
                     held.applied.version = version;
                     let reply = held.machine.apply(version, command);
                     if let Some(record) = reply.record.as_ref().filter(|r| r.version == version) {
@@ -141,7 +142,6 @@ impl RaftStateMachine<Types> for State {
             held.entries.len() as u64
         };
         if let Some((version, record)) = observed {
-            tracing::debug!(group = ?self.disk.group, %version, decided = !new.is_empty(), "applied");
             self.view.observe(version, record.as_ref());
         }
         for (responder, reply) in replies {

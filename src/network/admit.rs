@@ -16,7 +16,7 @@ use super::proof::{Binding, Kind};
 use super::refusal::Refusal;
 use crate::codec::Encode;
 use crate::id::NodeId;
-use crate::transport::{Connection, Incoming, PeerKey};
+use crate::transport::{Connection, Incoming, PeerKey, TransportError};
 
 /// How long admission may take, from the first byte to the last.
 const ADMISSION_MS: u64 = 3_000;
@@ -212,7 +212,10 @@ impl Links {
         match book.judge(peer, asked, claim, boots).await {
             Ok(Verdict::New(_) | Verdict::Known(_)) => Ok(()),
             Ok(Verdict::Refuse { reason, remedy, .. }) => {
-                tracing::error!(voter = %self.name(peer), reason, remedy, "voter refused for good");
+                if asked.is_none_or(|peer| peer.refused.is_none()) {
+                    let voter = self.name(peer);
+                    tracing::error!(%voter, reason, remedy, "voter refused for good");
+                }
                 Err(Refusal::LostItsPast {
                     reason,
                     remedy: remedy.into(),
@@ -316,7 +319,14 @@ impl Links {
         address: SocketAddr,
     ) -> Result<(), Failed> {
         let dialed = self.transport.dial(key, address).await;
-        let connection = dialed.map_err(Failed::transient)?;
+        let connection = dialed.map_err(|error| match error {
+            // Voters' keys come from the secret and the names: another key is another secret.
+            TransportError::Handshake { .. } => Failed::Transient(format!(
+                "whoever answers at {address} does not hold this voter's key ({error}); \
+                 give all nodes the same secret and network name, or an observer a new ticket"
+            )),
+            error => Failed::transient(error),
+        })?;
         let admitted = self.confirm(voter, &connection).await;
         if admitted.is_err() {
             connection.close(code::REFUSED, "not admitted");

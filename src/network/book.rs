@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::NetworkError;
 use super::electorate::Electorate;
-use super::past::{BootId, Claim, Memory, Myself, Peer, Verdict, judge};
+use super::past::{BootId, Claim, Memory, Myself, Peer, REMEDY, Verdict, judge};
 use crate::codec::{self, Decode, Encode};
 use crate::id::NodeId;
 use crate::store::{Batch, Durability, Store, StoreFailed};
@@ -138,7 +138,8 @@ impl Book {
 
     /// Why `peer` is refused for good, if it is.
     pub(super) fn refused(&self, peer: NodeId) -> Option<String> {
-        self.pages().peers.get(&peer)?.refused.clone()
+        let reason = self.pages().peers.get(&peer)?.refused.clone()?;
+        Some(format!("{reason}; {REMEDY}"))
     }
 
     pub(super) fn claim(&self) -> Claim {

@@ -251,7 +251,11 @@ impl Links {
         if !current {
             return;
         }
-        tracing::debug!(peer = %self.name(link.node), %closed, "link lost");
+        if self.voters.contains(&link.node) && closed.code != Some(code::SHUTDOWN) {
+            tracing::warn!(voter = %self.name(link.node), %closed, "lost the link to a voter");
+        } else {
+            tracing::debug!(peer = %self.name(link.node), %closed, "link lost");
+        }
         if self.voters.contains(&link.node) {
             self.trouble(link.node, closed.to_string());
         }

@@ -189,7 +189,7 @@ pub(crate) enum Verdict {
     AskAgain,
 }
 
-const REMEDY: &str = "stop that voter: its forgotten votes could let two values win, so it is \
+pub(super) const REMEDY: &str = "stop that voter: its forgotten votes could let two values win, so it is \
     refused for good under this name; the others go on while they are a majority, and another \
     set of voters is another network";
 

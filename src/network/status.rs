@@ -75,7 +75,8 @@ pub struct CellStatus {
     pub online: bool,
     /// This voter runs a Raft instance for it.
     pub awake: bool,
-    /// The leader that this node knows of, which may be gone.
+    /// The leader that this node knows of, which may be gone: of the term below if there is one,
+    /// else the one that committed something for this node last.
     pub leader: Option<NodeId>,
     /// The Raft term of the awake replica, else 0.
     pub term: u64,
