@@ -265,8 +265,8 @@ async fn the_first_start_waits_for_every_voter_once() {
     for count in [3, 5] {
         let net = SimNet::new(1);
         let mut voters = Vec::new();
-        for n in 0..count - 1 {
-            voters.push(start(&net, NAMES[n], &electorate(count)).await);
+        for name in &NAMES[..count - 1] {
+            voters.push(start(&net, name, &electorate(count)).await);
         }
         let last = NAMES[count - 1].to_owned();
         eventually("all that are there have met", || {
