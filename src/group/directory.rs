@@ -94,25 +94,27 @@ pub(crate) struct Directory {
 /// A handle's claim on a group: while one is held, the node follows the group.
 pub(crate) struct Interest {
     directory: Weak<Directory>,
-    group: Arc<Group>,
+    /// Always there; taken by `drop`.
+    group: Option<Arc<Group>>,
 }
 
 impl Interest {
     pub(crate) fn view(&self) -> &Arc<View> {
-        &self.group.view
+        &self.group().view
     }
 
     pub(crate) fn group(&self) -> &Arc<Group> {
-        &self.group
+        self.group.as_ref().expect("taken by drop alone")
     }
 }
 
 impl Drop for Interest {
     fn drop(&mut self) {
-        if self.group.view.drop_interest()
+        if let Some(group) = self.group.take()
+            && group.view.drop_interest()
             && let Some(directory) = self.directory.upgrade()
         {
-            directory.leave(&self.group);
+            directory.leave(group);
         }
     }
 }
@@ -162,8 +164,9 @@ impl Directory {
         group.clone()
     }
 
-    pub(crate) fn view(&self, id: GroupId) -> Option<Arc<View>> {
-        self.groups().get(&id).map(|group| group.view.clone())
+    /// A group that this node has to do with already.
+    pub(super) fn known(&self, id: GroupId) -> Option<Arc<Group>> {
+        self.groups().get(&id).cloned()
     }
 
     /// Follows a group from now on, until the interest is dropped.
@@ -173,12 +176,12 @@ impl Directory {
         self.join(&group);
         Interest {
             directory: Arc::downgrade(self),
-            group,
+            group: Some(group),
         }
     }
 
     /// The last handle on the group is gone.
-    fn leave(self: &Arc<Self>, group: &Arc<Group>) {
+    fn leave(self: &Arc<Self>, group: Arc<Group>) {
         for (voter, number) in group.view.go_offline() {
             let request = Request::new(group.id(), Body::Unsubscribe { number });
             let call = self.peers.call(voter, request.encode());
@@ -189,20 +192,20 @@ impl Directory {
         }
         if group.view.is_wanted() {
             // Another handle was opened meanwhile.
-            self.join(group);
+            self.join(&group);
         } else {
-            self.forget_idle(group.id(), 2);
+            self.forget_idle(group);
         }
     }
 
-    /// Forgets a group that nobody needs, if nobody is at work on it: `references` counts the
-    /// map's own and the caller's.
-    pub(super) fn forget_idle(&self, id: GroupId, references: usize) {
+    /// Lets go of a group and forgets it if nobody needs it. Whoever was at work on one ends
+    /// here, and the last to come sees that the map's own reference is the only one left.
+    pub(super) fn forget_idle(&self, group: Arc<Group>) {
+        let id = group.id();
+        drop(group);
         let mut groups = self.groups();
         let idle = |group: &Arc<Group>| {
-            Arc::strong_count(group) <= references
-                && group.awake().is_none()
-                && group.view.is_idle()
+            Arc::strong_count(group) == 1 && group.awake().is_none() && group.view.is_idle()
         };
         if groups.get(&id).is_some_and(idle) {
             groups.remove(&id);

@@ -118,11 +118,13 @@ impl Pusher {
             let Some(directory) = directory.upgrade() else {
                 return;
             };
-            let Some(view) = directory.view(group) else {
+            let Some(known) = directory.known(group) else {
                 continue;
             };
+            let view = known.view.clone();
             let Some(number) = view.subscription(self.peer) else {
                 self.remove(group);
+                directory.forget_idle(known);
                 continue;
             };
             let mut state = view.state();
@@ -144,7 +146,6 @@ impl Pusher {
                     // The peer does not want it any more, unless it has subscribed anew meanwhile.
                     if view.unsubscribe(self.peer, number) {
                         self.remove(group);
-                        directory.forget_idle(group, 1);
                     }
                 }
                 Ok(Err(_)) | Err(_) => {
@@ -153,6 +154,7 @@ impl Pusher {
                     tokio::time::sleep(pause).await;
                 }
             }
+            directory.forget_idle(known);
         }
     }
 }

@@ -53,6 +53,15 @@ impl Ask {
     }
 }
 
+/// Why another voter did not answer. It may have done what it was asked all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoAnswer {
+    /// The link failed under the question; it says little about the voter.
+    Link,
+    /// Not in time, or nothing that can be understood.
+    Late,
+}
+
 /// Not committed in time; it may be committed later all the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Unconfirmed;
@@ -117,7 +126,8 @@ impl Directory {
                 self.serve(group, ask.clone(), HOPS_MAX, deadline).await
             } else {
                 let patience = deadline.min(Instant::now() + ask.patience(2 * ATTEMPT));
-                self.ask(next, group, ask, HOPS_MAX - 1, patience).await
+                let asked = self.ask(next, group, ask, HOPS_MAX - 1, patience).await;
+                asked.ok()
             };
             match response {
                 Some(Response::Committed { reply, leader }) => {
@@ -164,7 +174,7 @@ impl Directory {
         order
     }
 
-    /// Asks one voter; `None` if it did not answer in time.
+    /// Asks one voter.
     pub(super) async fn ask(
         &self,
         voter: NodeId,
@@ -172,10 +182,13 @@ impl Directory {
         ask: &Ask,
         hops_left: u8,
         deadline: Instant,
-    ) -> Option<Response> {
+    ) -> Result<Response, NoAnswer> {
         let request = Request::new(group.id(), ask.body(hops_left, deadline));
         let call = self.peers().call(voter, request.encode());
-        let frame = timeout_at(deadline, call).await.ok()?.ok()?;
-        Response::decode(&frame).ok()
+        match timeout_at(deadline, call).await {
+            Ok(Ok(frame)) => Response::decode(&frame).map_err(|_| NoAnswer::Late),
+            Ok(Err(_)) => Err(NoAnswer::Link),
+            Err(_) => Err(NoAnswer::Late),
+        }
     }
 }

@@ -12,7 +12,7 @@ use crate::machine::Command;
 use super::ATTEMPT;
 use super::directory::{Directory, Group};
 use super::replica::Lead;
-use super::route::Ask;
+use super::route::{Ask, NoAnswer};
 use super::wire::{Body, EPOCH, Request, Response};
 
 /// The longest that a request of another node may keep this one busy, in milliseconds.
@@ -64,9 +64,9 @@ impl Directory {
         match request.body {
             Body::Raft(_) | Body::Status if !from_voter => refused("only voters may send this"),
             Body::Update(_) | Body::Orphaned if !from_voter => refused("only voters may send this"),
-            Body::Update(state) => match self.view(id) {
-                Some(view) if !view.is_idle() => {
-                    view.observe(state.version, state.record.as_ref());
+            Body::Update(state) => match self.known(id) {
+                Some(group) if !group.view.is_idle() => {
+                    group.view.observe(state.version, state.record.as_ref());
                     Response::Done
                 }
                 _ => refused("not wanted any more"),
@@ -82,7 +82,7 @@ impl Directory {
                 let replica = match self.wake(&group).await {
                     Ok(replica) => replica,
                     Err(reason) => {
-                        self.forget_idle(id, 2);
+                        self.forget_idle(group);
                         return Response::Refused { reason };
                     }
                 };
@@ -94,7 +94,7 @@ impl Directory {
             Body::Status => {
                 let group = self.group(id);
                 let status = self.own_status(&group).await;
-                self.forget_idle(id, 2);
+                self.forget_idle(group);
                 status.unwrap_or_else(|| refused("the stored state is not readable"))
             }
             Body::Propose {
@@ -110,7 +110,7 @@ impl Directory {
                 let asked = Ask::Commit(command);
                 let served = self.serve(&group, asked, hops_left, deadline(within_ms));
                 let served = served.await;
-                self.forget_idle(id, 2);
+                self.forget_idle(group);
                 served.unwrap_or(Response::Unclear)
             }
             Body::Settle {
@@ -120,28 +120,28 @@ impl Directory {
                 let group = self.group(id);
                 let served = self.serve(&group, Ask::Settle, hops_left, deadline(within_ms));
                 let served = served.await;
-                self.forget_idle(id, 2);
+                self.forget_idle(group);
                 served.unwrap_or(Response::Unclear)
             }
             Body::Barrier { within_ms } => {
                 let group = self.group(id);
                 let passed = self.barrier(&group, deadline(within_ms)).await;
-                self.forget_idle(id, 2);
+                self.forget_idle(group);
                 passed.map_or(Response::Unclear, Response::State)
             }
             Body::Subscribe { number } => {
                 let group = self.group(id);
                 // Registered first, read after: nothing falls in between.
                 if let Err(reason) = self.subscribe(peer, number, &group) {
-                    self.forget_idle(id, 2);
+                    self.forget_idle(group);
                     return refused(reason);
                 }
                 self.follow_around_gaps(&group).await;
-                match self.barrier(&group, deadline(SUBSCRIBE_MS)).await {
-                    Ok(_) => Response::State(group.view.state()),
+                match self.current(&group, deadline(SUBSCRIBE_MS)).await {
+                    Ok(()) => Response::State(group.view.state()),
                     Err(_) => {
                         self.unsubscribe(peer, number, &group);
-                        self.forget_idle(id, 2);
+                        self.forget_idle(group);
                         Response::Unclear
                     }
                 }
@@ -149,7 +149,7 @@ impl Directory {
             Body::Unsubscribe { number } => {
                 let group = self.group(id);
                 self.unsubscribe(peer, number, &group);
-                self.forget_idle(id, 2);
+                self.forget_idle(group);
                 Response::Done
             }
         }
@@ -186,6 +186,7 @@ impl Directory {
         let me = self.peers().me();
         // Voters that could not be reached or did not answer as leaders: they do not count as such.
         let mut failed: Vec<NodeId> = Vec::new();
+        let mut broke = false;
         loop {
             let known = replica.leader().filter(|leader| *leader != me);
             if let Some(leader) = known.filter(|_| !replica.leads())
@@ -198,8 +199,8 @@ impl Directory {
                 for relay in self.peers().linked_voters() {
                     let patience = deadline.min(Instant::now() + ask.patience(ATTEMPT));
                     let answer = self.ask(relay, group, &ask, hops_left - 1, patience).await;
-                    if let Some(Response::Committed { .. } | Response::State(_)) = answer {
-                        return answer;
+                    if let Ok(Response::Committed { .. } | Response::State(_)) = answer {
+                        return answer.ok();
                     }
                 }
             }
@@ -216,8 +217,12 @@ impl Directory {
                 Lead::Other(leader) if hops_left > 0 => {
                     let patience = deadline.min(Instant::now() + ask.patience(ATTEMPT));
                     match self.ask(leader, group, &ask, hops_left - 1, patience).await {
-                        Some(answer @ (Response::Committed { .. } | Response::State(_))) => {
+                        Ok(answer @ (Response::Committed { .. } | Response::State(_))) => {
                             return Some(answer);
+                        }
+                        // A link that is replaced by another loses what is under way.
+                        Err(NoAnswer::Link) if !broke && self.peers().is_linked(leader) => {
+                            broke = true;
                         }
                         _ => failed.push(leader),
                     }

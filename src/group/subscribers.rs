@@ -55,10 +55,10 @@ impl Directory {
             pushers.remove(&peer)
         };
         for id in removed.map(|pusher| pusher.close()).unwrap_or_default() {
-            if let Some(view) = self.view(id) {
-                view.unsubscribe(peer, u64::MAX);
+            if let Some(group) = self.known(id) {
+                group.view.unsubscribe(peer, u64::MAX);
+                self.forget_idle(group);
             }
-            self.forget_idle(id, 1);
         }
     }
 

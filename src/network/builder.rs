@@ -171,7 +171,7 @@ impl NetworkBuilder {
         let own_id = voter.as_ref().map(|(name, _)| NodeId::of_voter(name));
         let seed = match own_id.and_then(|id| seeds.get(&id)) {
             Some(seed) => *seed,
-            None => rand::random(),
+            None => self.random(),
         };
         let transport = self.bind_at(seed, addr).await?;
         if let Some((name, _)) = &voter {
@@ -202,7 +202,7 @@ impl NetworkBuilder {
     pub(super) async fn join(ticket: Ticket, base: Self) -> Result<Network, NetworkError> {
         let electorate = ticket.electorate()?;
         let addr = base.addr_to_bind(&electorate).await?;
-        let transport = base.bind_at(rand::random(), addr).await?;
+        let transport = base.bind_at(base.random(), addr).await?;
         let keys = AdmissionKeys::of_observer_key(ticket.observer_key);
         let terms = Terms::new(keys, ticket.epoch, &ticket.network, &electorate);
         let voter_keys = ticket.voters.iter().map(|voter| {
@@ -223,6 +223,7 @@ impl NetworkBuilder {
         transport: Arc<dyn Transport>,
         ticket: Ticket,
     ) -> Result<Network, NetworkError> {
+        let entropy = self.random();
         let started = Node::start(Plan {
             network: self.network,
             electorate,
@@ -232,7 +233,7 @@ impl NetworkBuilder {
             transport: transport.clone(),
             ticket,
             write_timeout: self.write_timeout,
-            entropy: rand::random(),
+            entropy,
         });
         match started.await {
             Ok(node) => Ok(Network::of_node(node)),
@@ -241,6 +242,15 @@ impl NetworkBuilder {
                 Err(error)
             }
         }
+    }
+
+    /// Seeded where the network is simulated: one seed, one history.
+    fn random(&self) -> [u8; 32] {
+        #[cfg(any(test, feature = "testing"))]
+        if let Some(net) = &self.sim {
+            return net.random();
+        }
+        rand::random()
     }
 
     async fn bind_at(

@@ -29,6 +29,9 @@ pub(super) const LINKS_MAX: usize = 1_024;
 /// How long a peer may take to send a request that it has begun.
 const REQUEST_READ_MS: u64 = 10_000;
 
+/// How long a replaced link lives on, so that requests that are under way on it are answered.
+const LINGER_MS: u64 = 2_000;
+
 /// In front of every reply: how far the log of the one who replies is durable (0: an observer).
 const SEQUENCE_BYTES: usize = 8;
 
@@ -214,8 +217,12 @@ impl Links {
         if let Some(old) = replaced {
             // The peer may have given up the old link before we noticed, and with it all that it
             // knew about us: begin anew with it.
-            old.connection
-                .close(code::REPLACED, "replaced by a newer link");
+            self.spawn_task(async move {
+                // What is under way on it may still be answered.
+                tokio::time::sleep(Duration::from_millis(LINGER_MS)).await;
+                old.connection
+                    .close(code::REPLACED, "replaced by a newer link");
+            });
             if let Some(directory) = &directory {
                 directory.link_down(node);
             }

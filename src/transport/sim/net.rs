@@ -94,6 +94,11 @@ impl SimNet {
         }
     }
 
+    /// What nodes on this network draw their own randomness from.
+    pub(crate) fn random(&self) -> [u8; 32] {
+        self.lock().rng.random()
+    }
+
     /// A new node at `addr`; with port 0 at a free one.
     pub(crate) fn bind(
         &self,
