@@ -7,6 +7,7 @@ mod disk;
 mod log;
 mod notices;
 mod peer;
+mod pulse;
 mod push;
 mod raft;
 mod replica;

@@ -11,11 +11,13 @@ use openraft::raft::{
 };
 use openraft::{OptionalSend, RPCTypes};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::id::{GroupId, NodeId};
 
 use super::Peers;
 use super::notices::Notices;
+use super::pulse::Pulse;
 use super::raft::{LogPosition, Snapshot, StoredEntry, Types, Vote};
 use super::route::LINK_BYTES_PER_MS;
 use super::wire::{Body, RaftRequest, RaftResponse, Request, Response};
@@ -59,6 +61,7 @@ pub(crate) struct PeerFactory {
     pub(crate) group: GroupId,
     pub(crate) ballot: Arc<Ballot>,
     pub(crate) notices: Arc<Notices>,
+    pub(crate) pulse: Arc<Pulse>,
 }
 
 impl RaftNetworkFactory<Types> for PeerFactory {
@@ -71,6 +74,7 @@ impl RaftNetworkFactory<Types> for PeerFactory {
             target: NodeId::from_u64(target),
             ballot: self.ballot.clone(),
             notices: self.notices.clone(),
+            pulse: self.pulse.clone(),
         }
     }
 }
@@ -82,9 +86,29 @@ pub(crate) struct Peer {
     target: NodeId,
     ballot: Arc<Ballot>,
     notices: Arc<Notices>,
+    pulse: Arc<Pulse>,
 }
 
 impl Peer {
+    /// Sends one message of a leader, if it is heard.
+    async fn lead(
+        &self,
+        action: RPCTypes,
+        body: RaftRequest,
+        within: Duration,
+    ) -> Result<RaftResponse, RPCError<Types>> {
+        if !self.pulse.may_send(self.peers.voters()) {
+            return Err(Unreachable::from_string("no majority answers this leader").into());
+        }
+        let sent = Instant::now();
+        let answer = self.call(action, body, within).await;
+        match &answer {
+            Ok(_) => self.pulse.heard(self.target),
+            Err(_) => self.pulse.missed(self.target, sent),
+        }
+        answer
+    }
+
     /// Sends one message and fails by `within` at the latest: openraft may wait for ever for a
     /// call that does not end, and that follower would stall even after the link has healed.
     async fn call(
@@ -170,7 +194,7 @@ impl RaftNetworkV2<Types> for Peer {
             committed,
         };
         let answer = self
-            .call(RPCTypes::AppendEntries, body, option.soft_ttl())
+            .lead(RPCTypes::AppendEntries, body, option.soft_ttl())
             .await;
         if answer.is_err() {
             self.notices.lost(self.target, committed);
@@ -231,7 +255,7 @@ impl RaftNetworkV2<Types> for Peer {
             data: snapshot.snapshot,
         };
         let answer = self
-            .call(RPCTypes::InstallSnapshot, body, option.soft_ttl())
+            .lead(RPCTypes::InstallSnapshot, body, option.soft_ttl())
             .await;
         match answer {
             Ok(RaftResponse::Snapshot { vote }) => Ok(SnapshotResponse::new(vote.into())),

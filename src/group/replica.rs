@@ -20,6 +20,7 @@ use super::disk::Disk;
 use super::log::{Lease, Log};
 use super::notices::Notices;
 use super::peer::{Ballot, PeerFactory};
+use super::pulse::Pulse;
 use super::raft::{LogPosition, Snapshot, SnapshotMeta, StoredVote, Types, Vote};
 use super::runtime::quietly;
 use super::state::State as StateMachine;
@@ -56,6 +57,7 @@ pub(crate) struct Replica {
     lease: Weak<()>,
     ballot: Arc<Ballot>,
     notices: Arc<Notices>,
+    pulse: Arc<Pulse>,
     peers: Arc<dyn Peers>,
     /// What openraft reports to, also where it runs in our tasks.
     quiet: tracing::Dispatch,
@@ -103,6 +105,7 @@ impl Replica {
         let disk = Arc::new(disk);
         let ballot = Arc::new(Ballot::default());
         let notices = Arc::new(Notices::default());
+        let pulse = Arc::new(Pulse::default());
         let long = Arc::new(Notify::new());
         view.catch_up(&disk.held().state());
         let config = Arc::new(config().validate().map_err(|error| error.to_string())?);
@@ -111,6 +114,7 @@ impl Replica {
             group,
             ballot: ballot.clone(),
             notices: notices.clone(),
+            pulse: pulse.clone(),
         };
         let lease = Lease::default();
         let held_by = Arc::downgrade(&lease);
@@ -127,6 +131,7 @@ impl Replica {
             lease: held_by,
             ballot,
             notices: notices.clone(),
+            pulse,
             peers: peers.clone(),
             quiet: quiet.clone(),
             electing: tokio::sync::Mutex::default(),
@@ -163,10 +168,13 @@ impl Replica {
 
     /// The term, and who leads in it if that is known here.
     pub(crate) fn term(&self) -> (u64, Option<NodeId>) {
+        let term = self.disk.held().vote.map_or(0, |vote| vote.term);
         let metrics = self.raft.server_metrics();
         let metrics = metrics.borrow_watched();
+        // Metrics lag behind the disk, and a leader belongs to its term.
         let leader = metrics.current_leader.map(NodeId::from_u64);
-        (metrics.vote.leader_id.term, leader)
+        let is_of_term = metrics.vote.leader_id.term == term;
+        (term, leader.filter(|_| is_of_term))
     }
 
     pub(crate) fn state(&self) -> State {
@@ -286,11 +294,13 @@ impl Replica {
     /// A majority confirms that this replica leads, and everything committed before is applied.
     async fn confirm(&self, deadline: Instant) -> bool {
         let confirmed = self.raft.ensure_linearizable(ReadPolicy::ReadIndex);
+        let confirmed = quietly(&self.quiet, confirmed);
         matches!(timeout_at(deadline, confirmed).await, Ok(Ok(_)))
     }
 
     /// A link came back: go on where replication to that voter was given up.
     pub(crate) async fn linked(&self, voter: NodeId) {
+        self.pulse.heard(voter);
         // Both only fail if the instance is stopped, and then there is nothing to go on with.
         let _ = self.raft.trigger().reset_backoff([voter.as_u64()]).await;
         if self.leads() {
