@@ -178,13 +178,22 @@ impl Disk {
         self.key(ENTRY, &index.to_be_bytes())
     }
 
-    /// Saves a vote; returns when it is durable.
+    /// Saves a vote. A vote for a candidate is a promise: this returns when it is durable.
+    ///
+    /// That a candidate won needs no sync of its own. A majority that voted for it has that on
+    /// disk, so no lower term, and nobody else in this one, can ever win, whatever this voter
+    /// forgets of it. It is queued before the entries of that leader: acknowledging one says
+    /// that both are durable.
     pub(crate) async fn save_vote(&self, vote: StoredVote) -> io::Result<()> {
         let written = {
             let mut held = self.held();
             held.vote = Some(vote);
             let mut batch = self.batch(&mut held);
             batch.put(self.key(VOTE, &[]), pack(&vote));
+            if vote.committed {
+                self.store.write(batch, Durability::Lazy, |_| {});
+                return Ok(());
+            }
             self.store.write_durably(batch)
         };
         written.await.map(|_| ()).map_err(io::Error::other)

@@ -3,8 +3,10 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use openraft::alias::WatchReceiverOf;
 use openraft::async_runtime::WatchReceiver;
 use openraft::error::{ClientWriteError, RaftError};
+use openraft::metrics::RaftServerMetrics;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest,
 };
@@ -36,6 +38,9 @@ const HEARTBEAT_MS: u64 = 500;
 const LOG_ENTRIES_KEPT: u64 = 16;
 /// How long an election may take before it is tried again, in milliseconds, plus jitter.
 const ELECTION_RETRY_MS: u64 = 150;
+/// The least pause between two snapshots of a group: under a storm of writes the log is cut by
+/// time, not by each handful of entries.
+const SNAPSHOT_PAUSE_MS: u64 = 50;
 /// The pause between two repetitions of a commit notice that was not heard.
 const NOTICE_RETRY_MS: u64 = 100;
 /// How long an orderly handover of leadership may take.
@@ -53,6 +58,8 @@ pub(crate) enum Lead {
 pub(crate) struct Replica {
     pub(crate) group: GroupId,
     raft: Raft<Types, StateMachine>,
+    /// Who leads, as openraft says; its own newest word on it.
+    server: WatchReceiverOf<Types, RaftServerMetrics<Types>>,
     disk: Arc<Disk>,
     lease: Weak<()>,
     ballot: Arc<Ballot>,
@@ -126,6 +133,7 @@ impl Replica {
             .map_err(|error| format!("group {group} does not start: {error}"))?;
         let replica = Arc::new(Self {
             group,
+            server: raft.server_metrics(),
             raft,
             disk,
             lease: held_by,
@@ -148,17 +156,12 @@ impl Replica {
 
     /// The leader this replica believes in, which may be gone.
     pub(crate) fn leader(&self) -> Option<NodeId> {
-        let metrics = self.raft.server_metrics();
-        let leader = metrics.borrow_watched().current_leader;
+        let leader = self.server.borrow_watched().current_leader;
         leader.map(NodeId::from_u64)
     }
 
     pub(crate) fn leads(&self) -> bool {
-        self.raft
-            .server_metrics()
-            .borrow_watched()
-            .state
-            .is_leader()
+        self.server.borrow_watched().state.is_leader()
     }
 
     /// A voter in reach may not know how far this leader's log is committed.
@@ -169,8 +172,7 @@ impl Replica {
     /// The term, and who leads in it if that is known here.
     pub(crate) fn term(&self) -> (u64, Option<NodeId>) {
         let term = self.disk.held().vote.map_or(0, |vote| vote.term);
-        let metrics = self.raft.server_metrics();
-        let metrics = metrics.borrow_watched();
+        let metrics = self.server.borrow_watched();
         // Metrics lag behind the disk, and a leader belongs to its term.
         let leader = metrics.current_leader.map(NodeId::from_u64);
         let is_of_term = metrics.vote.leader_id.term == term;
@@ -206,6 +208,9 @@ impl Replica {
         deadline: Instant,
         may_lead: impl Fn(NodeId) -> bool,
     ) -> Lead {
+        if let Some(lead) = self.known_lead(&may_lead) {
+            return lead;
+        }
         let _one_at_a_time = match timeout_at(deadline, self.electing.lock()).await {
             Ok(guard) => guard,
             Err(_) => return Lead::Nobody,
@@ -429,14 +434,17 @@ async fn attend(replica: Weak<Replica>, long: Arc<Notify>, notices: Arc<Notices>
         let Some(replica) = replica.upgrade() else {
             return;
         };
-        let trigger = replica.raft.trigger();
         let done = if is_long {
-            trigger.snapshot().await
+            replica.raft.trigger().snapshot().await
         } else {
-            trigger.heartbeat().await
+            replica.raft.trigger().heartbeat().await
         };
         if done.is_err() {
             return;
+        }
+        drop(replica);
+        if is_long {
+            tokio::time::sleep(Duration::from_millis(SNAPSHOT_PAUSE_MS)).await;
         }
     }
 }

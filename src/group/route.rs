@@ -107,10 +107,13 @@ impl Directory {
         let mut hint = None;
         let mut failed: Vec<NodeId> = Vec::new();
         loop {
-            let next = self
-                .candidates(group, hint.take())
-                .into_iter()
-                .find(|candidate| !failed.contains(candidate));
+            let next = match self.first_choice(group, hint.take()) {
+                Some(choice) if !failed.contains(&choice) => Some(choice),
+                _ => self
+                    .candidates(group)
+                    .into_iter()
+                    .find(|candidate| !failed.contains(candidate)),
+            };
             let Some(next) = next else {
                 // All were tried: pause, and begin again.
                 failed.clear();
@@ -150,27 +153,28 @@ impl Directory {
         }
     }
 
-    /// Whom to ask, in order: the hint, the known leader, and then by preference. A leader that
-    /// is known but not linked is first looked for through the others: electing oneself would
-    /// depose it.
-    fn candidates(&self, group: &Group, hint: Option<NodeId>) -> Vec<NodeId> {
-        let peers = self.peers();
-        let me = peers.me();
-        let reachable = |voter: &NodeId| *voter == me || peers.is_linked(*voter);
-        let leader = group.leader();
-        let mut order: Vec<NodeId> = hint.into_iter().chain(leader).collect();
-        order.extend(peers.order(&group.id()));
-        let hidden = leader.is_some_and(|leader| !reachable(&leader));
-        order.retain(reachable);
-        if hidden {
+    fn is_reachable(&self, voter: NodeId) -> bool {
+        voter == self.peers().me() || self.peers().is_linked(voter)
+    }
+
+    /// Whom to ask first: who is said to lead.
+    fn first_choice(&self, group: &Group, hint: Option<NodeId>) -> Option<NodeId> {
+        let said = hint.or_else(|| group.leader());
+        said.filter(|voter| self.is_reachable(*voter))
+    }
+
+    /// Whom to ask else, by preference. A leader that is known but not linked is looked for
+    /// through the others, this node last: electing oneself would depose it.
+    fn candidates(&self, group: &Group) -> Vec<NodeId> {
+        let me = self.peers().me();
+        let mut order = self.peers().order(&group.id());
+        order.retain(|voter| self.is_reachable(*voter));
+        if group
+            .leader()
+            .is_some_and(|leader| !self.is_reachable(leader))
+        {
             order.sort_by_key(|voter| *voter == me);
         }
-        let mut seen = Vec::new();
-        order.retain(|voter| {
-            let new = !seen.contains(voter);
-            seen.push(*voter);
-            new
-        });
         order
     }
 
