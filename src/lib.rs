@@ -267,13 +267,14 @@
 //!
 //! # Logging
 //!
-//! Events go to [`tracing`](https://docs.rs/tracing). With an `EnvFilter`, `RUST_LOG=raft_once=info`
-//! tells what an operator wants to know. The targets are the parts of the library:
-//! `raft_once::network` (who is admitted, refused and linked), `raft_once::group` (elections and
-//! proposals; at `debug` every command), `raft_once::store` (the disk), `raft_once::transport`
-//! (connections) and `raft_once::once` (committed values that cannot be decoded). The consensus
-//! library underneath logs as `openraft`; it is talkative, so give it `openraft=warn`. Values and
-//! secrets are never logged.
+//! Events go to [`tracing`](https://docs.rs/tracing), to the subscriber that is in force when the
+//! node starts. At `info` nothing is said while all is well; a voter whose link is lost or that is
+//! refused is a warning or an error. At `raft_once=debug` a proposal can be followed through the
+//! nodes by its group and its id: `proposed`, `asked to commit`, `applied`, `committed`. The targets
+//! are the parts of the library: `raft_once::network` (who is admitted, refused and linked),
+//! `raft_once::group` (proposals and replicas), `raft_once::once` (values that cannot be decoded).
+//! The consensus library underneath logs as `openraft`, and below `debug` only its errors pass.
+//! Values and secrets are never logged.
 
 mod codec;
 mod group;

@@ -24,13 +24,11 @@ const PORT_FREE_MIN: u16 = 49_152;
 /// the link heals before.
 ///
 /// ```
-/// use std::time::Duration;
 /// use raft_once::{Network, Once, testing::SimNet};
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let net = SimNet::new(7);
-/// net.set_delay(Duration::from_micros(100), Duration::from_millis(2));
 /// let electorate = [("a", "127.0.0.1:1"), ("b", "127.0.0.1:2"), ("c", "127.0.0.1:3")];
 /// let mut nodes = Vec::new();
 /// for (name, _) in electorate {
