@@ -4,7 +4,7 @@ mod common;
 
 use common::*;
 use raft_once::testing::SimNet;
-use raft_once::{Network, Once, OnceReader};
+use raft_once::{Network, OnceReader};
 
 const LONG: u64 = 10 * 60 * 1_000;
 
