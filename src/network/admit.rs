@@ -11,7 +11,7 @@ use super::hello::{
     answer_to_bytes,
 };
 use super::links::{LINKS_MAX, Link, Links, code};
-use super::past::{BootId, Claim, Peer, Verdict};
+use super::past::{Boot, Claim, Peer, Verdict};
 use super::proof::{Binding, Kind};
 use super::refusal::Refusal;
 use crate::codec::Encode;
@@ -188,11 +188,7 @@ impl Links {
         }
     }
 
-    fn own_boots(
-        &self,
-        kind: Kind,
-        remembered: &Option<super::past::Memory>,
-    ) -> Option<Vec<BootId>> {
+    fn own_boots(&self, kind: Kind, remembered: &Option<super::past::Memory>) -> Option<Vec<Boot>> {
         match (kind, &self.book) {
             (Kind::Voter, Some(book)) => book.boots_since(remembered.as_ref()),
             _ => None,
@@ -204,7 +200,7 @@ impl Links {
         peer: NodeId,
         asked: Option<&Peer>,
         claim: &Claim,
-        boots: Option<&[BootId]>,
+        boots: Option<&[Boot]>,
     ) -> Result<(), Refusal> {
         let Some(book) = &self.book else {
             return Err(Refusal::NotReady);

@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
 use super::NetworkError;
 use super::electorate::Electorate;
-use super::past::{BootId, Claim, Memory, Myself, Peer, REMEDY, Verdict, judge};
+use super::past::{Boot, BootId, Claim, Memory, Myself, Peer, REMEDY, Verdict, judge};
 use crate::codec::{self, Decode, Encode};
 use crate::id::NodeId;
 use crate::store::{Batch, Durability, Store, StoreFailed};
@@ -31,6 +32,8 @@ struct Owner {
 struct Pages {
     myself: Myself,
     peers: BTreeMap<NodeId, Peer>,
+    /// Peers whose page waits for this voter's next commit: at most one page each.
+    riding: BTreeMap<NodeId, Arc<AtomicBool>>,
 }
 
 pub(super) struct Book {
@@ -85,7 +88,7 @@ impl Book {
             Some(bytes) => {
                 let mut myself = Myself::from_bytes(&bytes)
                     .map_err(|error| unusable(format!("its own past: {error}")))?;
-                myself.start(fresh[1]);
+                myself.start(fresh[1], store.sequence());
                 myself
             }
             None => Myself::new(fresh[0], fresh[1]),
@@ -107,7 +110,11 @@ impl Book {
             store,
             me,
             electorate: electorate.clone(),
-            pages: Mutex::new(Pages { myself, peers }),
+            pages: Mutex::new(Pages {
+                myself,
+                peers,
+                riding: BTreeMap::new(),
+            }),
             may_vote,
         };
         // The start must be durable before any peer hears of it.
@@ -153,7 +160,7 @@ impl Book {
         self.pages().peers.get(&peer).cloned()
     }
 
-    pub(super) fn boots_since(&self, remembered: Option<&Memory>) -> Option<Vec<BootId>> {
+    pub(super) fn boots_since(&self, remembered: Option<&Memory>) -> Option<Vec<Boot>> {
         self.pages().myself.boots_since(remembered)
     }
 
@@ -164,7 +171,7 @@ impl Book {
         peer: NodeId,
         asked: Option<&Peer>,
         claim: &Claim,
-        boots: Option<&[BootId]>,
+        boots: Option<&[Boot]>,
     ) -> Result<Verdict, StoreFailed> {
         let (verdict, written) = {
             let mut pages = self.pages();
@@ -208,14 +215,29 @@ impl Book {
         Ok(gained)
     }
 
-    /// A reply of `peer` told how far its log is durable.
+    /// A message of `peer` told how far its log is durable. That is kept with this voter's own
+    /// next commit, for which it does not wait: whatever that commit answers, it remembers what
+    /// it had heard.
     pub(super) fn heard(&self, peer: NodeId, sequence: u64) {
-        if let Some(known) = self.pages().peers.get_mut(&peer) {
-            known.heard(sequence);
+        let mut pages = self.pages();
+        let Some(known) = pages.peers.get_mut(&peer) else {
+            return;
+        };
+        if !known.heard(sequence) {
+            return;
+        }
+        let page = known.to_bytes();
+        let rides = pages.riding.entry(peer).or_default().clone();
+        if !rides.swap(true, Ordering::AcqRel) {
+            let mut batch = Batch::default();
+            batch.put(peer_key(peer), page);
+            self.store.write(batch, Durability::Riding, move |_| {
+                rides.store(false, Ordering::Release);
+            });
         }
     }
 
-    /// Keeps what was heard of `peer` with the next commit.
+    /// Keeps what was heard of `peer`: no more is heard for a while.
     pub(super) fn keep(&self, peer: NodeId) {
         let pages = self.pages();
         if let Some(known) = pages.peers.get(&peer) {

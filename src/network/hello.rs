@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 
 use super::electorate::Electorate;
-use super::past::{BOOTS_MAX, BootId, Claim, Memory};
+use super::past::{BOOTS_MAX, Boot, Claim, Memory};
 use super::proof::{AdmissionKeys, Binding, Kind, Proof, Role};
 use super::refusal::Refusal;
 use super::secret::Secret;
@@ -21,15 +21,15 @@ use crate::id::NodeId;
 
 /// The version of the bodies below. The first 33 bytes of a hello and the form of a refusal are
 /// the same in all versions, so that versions can refuse each other in words.
-pub(crate) const HELLO_VERSION: u8 = 1;
+pub(crate) const HELLO_VERSION: u8 = 2;
 
 const REFUSAL_VERSION: u8 = 1;
 
 /// The longest hello: what an unproven peer may make a node read, in bytes.
 pub(crate) const HELLO_BYTES_MAX: usize = 512;
 
-/// The longest of the other three frames, in bytes: all boot ids and some.
-pub(crate) const ADMISSION_BYTES_MAX: usize = BOOTS_MAX * size_of::<BootId>() + 4096;
+/// The longest of the other three frames, in bytes: all starts, an id and a number each, and some.
+pub(crate) const ADMISSION_BYTES_MAX: usize = BOOTS_MAX * (16 + 9) + 4096;
 
 /// The command variants that this build understands, a bit each. New ones are proposed only
 /// after all voters announced them.
@@ -183,9 +183,9 @@ pub(crate) struct Welcome {
     pub(crate) past: Option<Claim>,
     /// What the acceptor remembers of the dialer.
     pub(crate) remembers: Option<Memory>,
-    /// The acceptor's boot ids after the one that the dialer remembers; `None` when that one is
+    /// The acceptor's starts after the one that the dialer remembers; `None` when that one is
     /// not in its list. To an observer `None`.
-    pub(crate) boots: Option<Vec<BootId>>,
+    pub(crate) boots: Option<Vec<Boot>>,
 }
 
 impl Welcome {
@@ -196,7 +196,7 @@ impl Welcome {
         binding: &Binding,
         past: Option<Claim>,
         remembers: Option<Memory>,
-        boots: Option<Vec<BootId>>,
+        boots: Option<Vec<Boot>>,
     ) -> Option<Self> {
         Some(Self {
             proof: terms.keys.prove(kind, Role::Acceptor, binding)?,
@@ -235,9 +235,9 @@ pub(crate) struct Confirm {
     /// The dialer's durable sequence number, read after the welcome came: the one in the hello
     /// may be older than what the acceptor has heard since. An observer sends 0.
     pub(crate) sequence: u64,
-    /// The dialer's boot ids after the one that the acceptor remembers; `None` when that one is
+    /// The dialer's starts after the one that the acceptor remembers; `None` when that one is
     /// not in its list. An observer sends `None`.
-    pub(crate) boots: Option<Vec<BootId>>,
+    pub(crate) boots: Option<Vec<Boot>>,
 }
 
 impl Confirm {
@@ -317,10 +317,10 @@ fn check_past(kind: Kind, past: bool, remembers: bool) -> Result<(), Refusal> {
     }
 }
 
-fn check_boots(boots: Option<&[BootId]>) -> Result<(), Refusal> {
+fn check_boots(boots: Option<&[Boot]>) -> Result<(), Refusal> {
     match boots {
         Some(boots) if boots.len() > BOOTS_MAX => {
-            Err(Refusal::Malformed(format!("{} boot ids", boots.len())))
+            Err(Refusal::Malformed(format!("{} starts", boots.len())))
         }
         _ => Ok(()),
     }

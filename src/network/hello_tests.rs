@@ -34,6 +34,13 @@ fn claim() -> Claim {
     }
 }
 
+fn start(id: u8) -> Boot {
+    Boot {
+        id: [id; 16],
+        from: u64::MAX,
+    }
+}
+
 fn voter_hello(terms: &Terms) -> Hello {
     Hello::new(terms, Kind::Voter, &binding(), Some(claim()), None).unwrap()
 }
@@ -44,7 +51,7 @@ fn admit(bytes: &[u8]) -> Result<Hello, Refusal> {
 
 fn welcome(terms: &Terms, kind: Kind) -> Welcome {
     let past = (kind == Kind::Voter).then(claim);
-    Welcome::new(terms, kind, &binding(), past, None, Some(vec![[5; 16]])).unwrap()
+    Welcome::new(terms, kind, &binding(), past, None, Some(vec![start(5)])).unwrap()
 }
 
 /// One voter at either end of a link.
@@ -72,7 +79,7 @@ impl Side {
             .claim(self.sequence, &electorate(&["a", "b", "c"]), self.id)
     }
 
-    fn judge(&mut self, asked: Option<&Peer>, claim: &Claim, boots: Option<&[BootId]>) -> bool {
+    fn judge(&mut self, asked: Option<&Peer>, claim: &Claim, boots: Option<&[Boot]>) -> bool {
         match judge(self.peer.as_ref(), asked, claim, boots) {
             Verdict::New(peer) | Verdict::Known(peer) => {
                 self.peer = Some(peer);
@@ -140,8 +147,8 @@ fn two_voters_admit_each_other_over_restarts_and_refuse_a_wiped_one() {
     let (mut a, mut b) = (Side::new("a", 1), Side::new("b", 2));
     assert_eq!(handshake(&mut a, &mut b), Ok(()));
     for boot in 20..25 {
-        a.myself.start([boot; 16]);
-        b.myself.start([boot + 50; 16]);
+        a.myself.start([boot; 16], a.sequence);
+        b.myself.start([boot + 50; 16], b.sequence);
         b.sequence += 3;
         assert_eq!(handshake(&mut a, &mut b), Ok(()));
         assert_eq!(handshake(&mut b, &mut a), Ok(()));
@@ -153,7 +160,7 @@ fn two_voters_admit_each_other_over_restarts_and_refuse_a_wiped_one() {
     assert_eq!(handshake(&mut wiped, &mut a), Err("dialer"));
     assert_eq!(handshake(&mut a, &mut wiped), Err("acceptor"));
     b.sequence -= 1;
-    b.myself.start([99; 16]);
+    b.myself.start([99; 16], b.sequence);
     assert_eq!(handshake(&mut a, &mut b), Err("acceptor"));
 }
 
@@ -181,7 +188,7 @@ fn the_bytes_of_a_hello_never_change() {
     assert_eq!(bytes[33], HELLO_VERSION);
     assert_eq!(
         &blake3::hash(&bytes).to_hex()[..32],
-        "f83e11576a97c9cffee501575c5da2ac"
+        "3ff4e00faf06e4c3f579e835b558f623"
     );
 }
 
@@ -262,7 +269,13 @@ fn a_proven_peer_hears_what_differs() {
         bytes[33] = 9;
         admit(&bytes).unwrap_err()
     };
-    assert_eq!(version, Refusal::UnknownVersion { found: 9, known: 1 });
+    assert_eq!(
+        version,
+        Refusal::UnknownVersion {
+            found: 9,
+            known: HELLO_VERSION
+        }
+    );
 
     let epoch = Terms {
         epoch: 7,
@@ -317,7 +330,7 @@ fn a_welcome_is_checked_as_strictly_as_a_hello() {
         Err(Refusal::Malformed(_))
     ));
     let other = Welcome {
-        boots: Some(vec![[0; 16]; BOOTS_MAX + 1]),
+        boots: Some(vec![start(0); BOOTS_MAX + 1]),
         ..good.clone()
     };
     assert!(matches!(
@@ -369,7 +382,7 @@ fn answers_round_trip_and_a_refusal_outlives_the_version_of_the_bodies() {
 #[test]
 fn the_longest_frames_fit_and_longer_ones_are_refused() {
     let mut long = welcome(&terms(), Kind::Voter);
-    long.boots = Some(vec![[255; 16]; BOOTS_MAX]);
+    long.boots = Some(vec![start(255); BOOTS_MAX]);
     let bytes = answer_to_bytes(&Ok(long));
     assert!(bytes.len() <= ADMISSION_BYTES_MAX);
     assert!(answer_from_bytes::<Welcome>(&bytes).unwrap().is_ok());
@@ -378,7 +391,7 @@ fn the_longest_frames_fit_and_longer_ones_are_refused() {
     assert!(Confirm::from_bytes(&longer).is_err());
     let too_many = Confirm {
         sequence: 1,
-        boots: Some(vec![[0; 16]; BOOTS_MAX + 1]),
+        boots: Some(vec![start(0); BOOTS_MAX + 1]),
     };
     assert!(Confirm::from_bytes(&too_many.to_bytes()).is_err());
 }

@@ -6,7 +6,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::electorate::Electorate;
 use super::hello::{Admitted, Confirm, Hello, Terms, Welcome, answer_from_bytes, answer_to_bytes};
-use super::past::{Claim, Memory, Myself, Peer};
+use super::past::{Boot, Claim, Memory, Myself, Peer};
 use super::proof::{AdmissionKeys, Binding, Kind};
 use super::refusal::Refusal;
 use super::secret::Secret;
@@ -61,7 +61,11 @@ fn samples() -> (Terms, Binding, Vec<Vec<u8>>) {
     };
     let (past, remembers) = (Some(claim.clone()), Some(memory));
     let hello = Hello::new(&terms, Kind::Voter, &binding, past, remembers).unwrap();
-    let boots = Some(vec![[5; 16]; 3]);
+    let start = Boot {
+        id: [5; 16],
+        from: 9,
+    };
+    let boots = Some(vec![start; 3]);
     let past = Some(claim);
     let welcome = Welcome::new(
         &terms,
@@ -81,7 +85,7 @@ fn samples() -> (Terms, Binding, Vec<Vec<u8>>) {
         refused: Some("why".into()),
     };
     let mut myself = Myself::new([4; 16], [5; 16]);
-    myself.start([6; 16]);
+    myself.start([6; 16], 3);
     myself.qualify(NodeId::of_voter("b"));
     let ticket = Ticket::new("n", 0, [7; 32], &electorate, |_| [8; 32]).unwrap();
     let samples = vec![

@@ -32,7 +32,7 @@ const REQUEST_READ_MS: u64 = 10_000;
 /// How long a replaced link lives on, so that requests that are under way on it are answered.
 const LINGER_MS: u64 = 2_000;
 
-/// In front of every reply: how far the log of the one who replies is durable (0: an observer).
+/// Behind every request and reply: how far the log of the sender is durable (0: an observer).
 const SEQUENCE_BYTES: usize = 8;
 
 /// Codes with which a connection is closed.
@@ -276,23 +276,25 @@ impl Links {
     }
 
     async fn answer(self: Arc<Self>, peer: NodeId, mut incoming: Incoming) {
-        let read = incoming.read(FRAME_BYTES_MAX);
-        let frame = match tokio::time::timeout(Duration::from_millis(REQUEST_READ_MS), read).await {
-            Ok(Ok(frame)) => frame,
-            Ok(Err(error)) => {
-                tracing::debug!(peer = %self.name(peer), %error, "bad request");
-                return;
-            }
-            Err(_) => return,
-        };
+        let read = incoming.read(FRAME_BYTES_MAX + SEQUENCE_BYTES);
+        let mut message =
+            match tokio::time::timeout(Duration::from_millis(REQUEST_READ_MS), read).await {
+                Ok(Ok(message)) => message,
+                Ok(Err(error)) => {
+                    tracing::debug!(peer = %self.name(peer), %error, "bad request");
+                    return;
+                }
+                Err(_) => return,
+            };
         let Some(directory) = self.directory() else {
             return;
         };
-        let answer = directory.answer(peer, &frame).await;
-        let sequence = self.book.as_ref().map_or(0, |book| book.sequence());
-        let mut reply = Vec::with_capacity(SEQUENCE_BYTES + answer.len());
-        reply.extend_from_slice(&sequence.to_le_bytes());
-        reply.extend_from_slice(&answer);
+        if !take_sequence(self.book.as_deref(), peer, &mut message) {
+            tracing::debug!(peer = %self.name(peer), "a request without its end");
+            return;
+        }
+        let mut reply = directory.answer(peer, &message).await;
+        add_sequence(self.book.as_deref(), &mut reply);
         // A reply that cannot be sent is lost; the peer's deadline tells it so.
         let _ = incoming.reply(reply).await;
     }
@@ -340,6 +342,23 @@ impl Drop for Unadmitted {
     }
 }
 
+fn add_sequence(book: Option<&Book>, frame: &mut Vec<u8>) {
+    let sequence = book.map_or(0, Book::sequence);
+    frame.extend_from_slice(&sequence.to_le_bytes());
+}
+
+/// Takes in what `peer` told behind a frame; whether it did.
+fn take_sequence(book: Option<&Book>, peer: NodeId, frame: &mut Vec<u8>) -> bool {
+    let Some((_, sequence)) = frame.split_last_chunk::<SEQUENCE_BYTES>() else {
+        return false;
+    };
+    if let Some(book) = book {
+        book.heard(peer, u64::from_le_bytes(*sequence));
+    }
+    frame.truncate(frame.len() - SEQUENCE_BYTES);
+    true
+}
+
 impl Peers for Links {
     fn me(&self) -> NodeId {
         self.me
@@ -361,23 +380,24 @@ impl Peers for Links {
         self.table().contains_key(&node)
     }
 
-    fn call(&self, node: NodeId, frame: Vec<u8>) -> BoxFuture<'static, Result<Vec<u8>, CallError>> {
+    fn call(
+        &self,
+        node: NodeId,
+        mut frame: Vec<u8>,
+    ) -> BoxFuture<'static, Result<Vec<u8>, CallError>> {
         let link = self.link(node);
         let book = self.book.clone();
         Box::pin(async move {
             let link = link.ok_or(CallError::NoLink(node))?;
+            add_sequence(book.as_deref(), &mut frame);
             let mut reply = link
                 .connection
-                .request(frame, FRAME_BYTES_MAX)
+                .request(frame, FRAME_BYTES_MAX + SEQUENCE_BYTES)
                 .await
                 .map_err(|error| CallError::Link(error.to_string()))?;
-            let Some((sequence, _)) = reply.split_first_chunk::<SEQUENCE_BYTES>() else {
-                return Err(CallError::Link("a reply without its head".into()));
-            };
-            if let Some(book) = book {
-                book.heard(node, u64::from_le_bytes(*sequence));
+            if !take_sequence(book.as_deref(), node, &mut reply) {
+                return Err(CallError::Link("a reply without its end".into()));
             }
-            reply.drain(..SEQUENCE_BYTES);
             Ok(reply)
         })
     }

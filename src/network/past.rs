@@ -2,8 +2,9 @@
 //! or cloned is noticed: the votes it forgot could let two values win.
 //!
 //! A voter draws a random *incarnation* when its store is made and a random *boot id* at each
-//! start. A peer remembers the last of both, and asks for all boot ids after the one it
-//! remembers: a disk that went back in time does not have that one.
+//! start, and notes with it how far its log reached. A peer remembers the last of both ids and
+//! the highest sequence number that was told to be durable. It asks for all starts after the one
+//! it remembers: a disk that went back in time lacks that one, or began the next one too early.
 
 use std::collections::BTreeSet;
 
@@ -17,11 +18,20 @@ pub(crate) type Incarnation = [u8; 16];
 /// Random; drawn at each start of a voter.
 pub(crate) type BootId = [u8; 16];
 
-/// How many of its own boot ids a voter keeps. A peer that was away for more starts than that
+/// A start of a voter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Boot {
+    pub(crate) id: BootId,
+    /// The last sequence number in its log when it started: whatever was durable in the starts
+    /// before is not above it, unless the disk went back.
+    pub(crate) from: u64,
+}
+
+/// How many of its own starts a voter keeps. A peer that was away for more starts than that
 /// takes the voter's disk for a restored one: safe, if unkind.
 pub(crate) const BOOTS_MAX: usize = 4096;
 
-const PAST_VERSION: u8 = 1;
+const PAST_VERSION: u8 = 2;
 
 /// What a voter says about its own store.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -35,7 +45,7 @@ pub(crate) struct Claim {
     pub(crate) empty: bool,
 }
 
-/// Which state of a peer a voter remembers; the peer is asked for its boot ids since.
+/// Which state of a peer a voter remembers; the peer is asked for its starts since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct Memory {
     pub(crate) incarnation: Incarnation,
@@ -44,11 +54,11 @@ pub(crate) struct Memory {
 
 /// A voter's own past, kept on its disk.
 ///
-/// Invariant: 1 to `BOOTS_MAX` boot ids, the current one last.
+/// Invariant: 1 to `BOOTS_MAX` starts, the current one last.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct Myself {
     incarnation: Incarnation,
-    boots: Vec<BootId>,
+    boots: Vec<Boot>,
     /// The voters that confirmed that they never knew another incarnation of this one.
     qualified: BTreeSet<NodeId>,
 }
@@ -58,17 +68,18 @@ impl Myself {
     pub(crate) fn new(incarnation: Incarnation, boot: BootId) -> Self {
         Self {
             incarnation,
-            boots: vec![boot],
+            boots: vec![Boot { id: boot, from: 0 }],
             qualified: BTreeSet::new(),
         }
     }
 
-    /// Notes another start. It must be durable before the first hello.
-    pub(crate) fn start(&mut self, boot: BootId) {
+    /// Notes another start, on a log that ends at `from`. It must be durable before the first
+    /// hello.
+    pub(crate) fn start(&mut self, boot: BootId, from: u64) {
         if self.boots.len() >= BOOTS_MAX {
             self.boots.drain(..=self.boots.len() - BOOTS_MAX);
         }
-        self.boots.push(boot);
+        self.boots.push(Boot { id: boot, from });
     }
 
     /// Notes that `peer` confirmed: it has this incarnation on its disk and never knew another.
@@ -79,7 +90,7 @@ impl Myself {
 
     /// The id of the current start.
     pub(crate) fn boot(&self) -> BootId {
-        *self.boots.last().expect("there was at least one start")
+        self.boots.last().expect("there was at least one start").id
     }
 
     /// Whether voter `me` of `electorate` may vote, append and lead: every other voter has
@@ -107,16 +118,16 @@ impl Myself {
         }
     }
 
-    /// The boot ids after the one that a peer remembers; `None` when that one is not in the
-    /// list. To a peer that remembers nothing there is nothing to show.
-    pub(crate) fn boots_since(&self, remembered: Option<&Memory>) -> Option<Vec<BootId>> {
+    /// The starts after the one that a peer remembers; `None` when that one is not in the list.
+    /// To a peer that remembers nothing there is nothing to show.
+    pub(crate) fn boots_since(&self, remembered: Option<&Memory>) -> Option<Vec<Boot>> {
         let Some(memory) = remembered else {
             return Some(Vec::new());
         };
         if memory.incarnation != self.incarnation {
             return None;
         }
-        let at = self.boots.iter().position(|boot| *boot == memory.boot)?;
+        let at = self.boots.iter().position(|boot| boot.id == memory.boot)?;
         Some(self.boots[at + 1..].to_vec())
     }
 
@@ -128,7 +139,7 @@ impl Myself {
         let myself: Self = codec::decode(PAST_VERSION, bytes)?;
         match myself.boots.len() {
             1..=BOOTS_MAX => Ok(myself),
-            count => Err(MalformedError::Body(format!("{count} boot ids"))),
+            count => Err(MalformedError::Body(format!("{count} starts"))),
         }
     }
 }
@@ -152,10 +163,12 @@ impl Peer {
         }
     }
 
-    /// Notes the durable sequence number of a reply. Replies overtake each other, so a lower one
-    /// says nothing.
-    pub(crate) fn heard(&mut self, sequence: u64) {
+    /// Notes the durable sequence number in a message; whether that is news. Messages overtake
+    /// each other, so a lower one says nothing.
+    pub(crate) fn heard(&mut self, sequence: u64) -> bool {
+        let is_news = sequence > self.sequence;
         self.sequence = self.sequence.max(sequence);
+        is_news
     }
 
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
@@ -195,14 +208,14 @@ pub(super) const REMEDY: &str = "stop that voter: its forgotten votes could let 
 
 /// Judges the claim of a peer.
 ///
-/// `remembered` is what is remembered of it now, `asked` what was when it was asked for its boot
-/// ids, `boots_since` its answer. The claim must have been made after the question came: then
+/// `remembered` is what is remembered of it now, `asked` what was when it was asked for its
+/// starts, `boots_since` its answer. The claim must have been made after the question came: then
 /// whatever `asked` knew is in it, and a claim that knows less comes from a disk that went back.
 pub(crate) fn judge(
     remembered: Option<&Peer>,
     asked: Option<&Peer>,
     claim: &Claim,
-    boots_since: Option<&[BootId]>,
+    boots_since: Option<&[Boot]>,
 ) -> Verdict {
     if let Some(peer) = remembered
         && let Some(reason) = &peer.refused
@@ -242,7 +255,7 @@ pub(crate) fn judge(
 }
 
 /// What in the claim contradicts what was known.
-fn contradiction(known: &Peer, claim: &Claim, boots_since: Option<&[BootId]>) -> Option<String> {
+fn contradiction(known: &Peer, claim: &Claim, boots_since: Option<&[Boot]>) -> Option<String> {
     if claim.incarnation != known.incarnation {
         return Some(
             "its disk was wiped or replaced: its store is not the one known before".into(),
@@ -254,14 +267,19 @@ fn contradiction(known: &Peer, claim: &Claim, boots_since: Option<&[BootId]>) ->
         );
     };
     // The current start is the last one since, or still the one that is remembered.
-    if *boots.last().unwrap_or(&known.boot) != claim.boot {
+    if boots.last().map_or(known.boot, |boot| boot.id) != claim.boot {
         return Some("its disk was restored or cloned: its list of starts lacks this one".into());
     }
-    if claim.sequence < known.sequence {
-        return Some(format!(
-            "its disk was restored: its log ends at {}, where {} was durable before",
-            claim.sequence, known.sequence
-        ));
+    // Each start went on where the one before ended, or later; so does the claim itself.
+    let ends = boots.iter().map(|boot| boot.from).chain([claim.sequence]);
+    let mut durable = known.sequence;
+    for end in ends {
+        if end < durable {
+            return Some(format!(
+                "its disk was restored: its log ended at {end}, where {durable} was durable before"
+            ));
+        }
+        durable = end;
     }
     None
 }

@@ -59,4 +59,7 @@ pub(crate) enum Durability {
     /// Never ask for a sync: ride with the next `Now` batch, or
     /// [`LAZY_SYNC_AFTER_MS`](super::LAZY_SYNC_AFTER_MS) later at the latest.
     Lazy,
+    /// Never ask for a sync and never cause one: ride with the next batch of another kind, or
+    /// with the close. For a bounded number of batches only.
+    Riding,
 }

@@ -75,7 +75,7 @@ impl Queue {
                 state.lazy_until = Some(Instant::now() + Duration::from_millis(LAZY_SYNC_AFTER_MS));
                 true
             }
-            Durability::Lazy => false,
+            Durability::Lazy | Durability::Riding => false,
         };
         state.bytes += job.batch.bytes();
         state.jobs.push_back(job);
