@@ -2,7 +2,7 @@
 //! follow here, and, on a voter, those whose replica is awake.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use crate::id::{GroupId, NodeId};
+use crate::machine::Command;
 use crate::store::Store;
 
 use super::Peers;
@@ -216,10 +217,22 @@ impl Directory {
 
     /// This voter's replica of the group, woken if need be. Why not, if it cannot be.
     pub(super) async fn wake(&self, group: &Arc<Group>) -> Result<Arc<Replica>, String> {
+        let (replica, _) = self.wake_with(group, None).await?;
+        Ok(replica)
+    }
+
+    /// Also writes `first`, if the group is newborn and this voter leads it by birth: then the
+    /// replica leads, and its log begins with that command. Whether that is so.
+    pub(super) async fn wake_with(
+        &self,
+        group: &Arc<Group>,
+        first: Option<&Command>,
+    ) -> Result<(Arc<Replica>, bool), String> {
         let store = self.store()?;
         if let Some(awake) = group.awake() {
-            return Ok(awake.clone());
+            return Ok((awake.clone(), false));
         }
+        let leads = AtomicBool::new(false);
         let start = || async {
             // Two instances of a group over one store could vote twice in a term. There is one
             // place in the directory for each group, none is ever stopped but at the end, and
@@ -233,12 +246,22 @@ impl Directory {
             }
             let held = self.load(store, group.id())?;
             let disk = Disk::new(store.clone(), group.id(), held);
+            if let Some(first) = first
+                && disk.is_firstborn(self.peers.me())
+                && self.peers.in_touch()
+            {
+                let born = disk.bear(first.clone()).await;
+                born.map_err(|error| error.to_string())?;
+                leads.store(true, Ordering::Relaxed);
+            }
             let (peers, view) = (self.peers.clone(), group.view.clone());
-            let replica = Replica::start(peers, disk, view, &self.quiet).await?;
+            let leads = leads.load(Ordering::Relaxed);
+            let replica = Replica::start(peers, disk, view, &self.quiet, leads).await?;
             self.awake.fetch_add(1, Ordering::Relaxed);
             Ok(replica)
         };
-        group.replica.get_or_try_init(start).await.cloned()
+        let replica = group.replica.get_or_try_init(start).await?.clone();
+        Ok((replica, leads.into_inner()))
     }
 
     /// More is waiting for this voter's disk than it should be asked to take.
@@ -271,7 +294,9 @@ impl Directory {
     }
 
     pub(super) fn load(&self, store: &Store, id: GroupId) -> Result<Held, String> {
-        let held = Disk::load(store, id, self.peers.voters()).map_err(|error| error.to_string())?;
+        let first = self.peers.order(&id).first().copied();
+        let held = Disk::load(store, id, self.peers.voters(), first);
+        let held = held.map_err(|error| error.to_string())?;
         if held.electorate.voters != *self.peers.voters() {
             return Err(format!("group {id} was written by another electorate"));
         }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::codec::{self, Decode, Encode};
 use crate::id::{GroupId, NodeId, Version};
-use crate::machine::{Machine, Record, Slot};
+use crate::machine::{Command, Machine, Record, Slot};
 use crate::store::{Batch, Durability, Store, StoreFailed};
 
 use super::raft::{LogPosition, StoredElectorate, StoredEntry, StoredPayload, StoredVote};
@@ -25,6 +25,9 @@ const PURGED: u8 = b'p';
 const ELECTORATE: u8 = b'm';
 const APPLIED: u8 = b'a';
 const RECORD: u8 = b'r';
+
+/// The term of the leader that a newborn group has by birth.
+const FIRST_TERM: u64 = 1;
 
 /// How far the machine is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
@@ -49,15 +52,21 @@ pub(crate) struct Held {
 
 impl Held {
     /// A group that nothing was ever written to. Its log begins with the electorate at the
-    /// all-zero position: no one initialises it, and any voter may lead it.
-    pub(crate) fn newborn(voters: &BTreeSet<NodeId>) -> Self {
+    /// all-zero position: no one initialises it, and any voter may lead it. In the first term
+    /// every voter has voted, by birth, for `first`: the one that all know to be preferred.
+    pub(crate) fn newborn(voters: &BTreeSet<NodeId>, first: Option<NodeId>) -> Self {
         let at = LogPosition::GENESIS;
         let genesis = StoredEntry {
             at,
             payload: StoredPayload::Electorate(voters.clone()),
         };
+        let vote = |node| StoredVote {
+            term: FIRST_TERM,
+            node,
+            committed: false,
+        };
         Self {
-            vote: None,
+            vote: first.map(vote),
             entries: BTreeMap::from([(at.index, genesis)]),
             purged: None,
             applied: Applied {
@@ -100,11 +109,12 @@ impl Disk {
         store: &Store,
         group: GroupId,
         voters: &BTreeSet<NodeId>,
+        first: Option<NodeId>,
     ) -> Result<Held, StoreFailed> {
         let prefix = key(group, None, &[]);
         let found = store.scan(&prefix)?;
         if found.is_empty() {
-            return Ok(Held::newborn(voters));
+            return Ok(Held::newborn(voters, first));
         }
         let mut held = Held {
             entries: BTreeMap::new(),
@@ -117,7 +127,7 @@ impl Disk {
                 voters: BTreeSet::new(),
             },
             born: true,
-            ..Held::newborn(voters)
+            ..Held::newborn(voters, first)
         };
         let mut records: Vec<(Slot, Arc<Record>)> = Vec::new();
         for (key, value) in found {
@@ -170,8 +180,45 @@ impl Disk {
             }
             batch.put(self.key(ELECTORATE, &[]), pack(&held.electorate));
             batch.put(self.key(APPLIED, &[]), pack(&held.applied));
+            if let Some(vote) = &held.vote {
+                batch.put(self.key(VOTE, &[]), pack(vote));
+            }
         }
         batch
+    }
+
+    /// Whether this is a newborn group that `me` leads by birth.
+    pub(crate) fn is_firstborn(&self, me: NodeId) -> bool {
+        let held = self.held();
+        let vote = held.vote.filter(|vote| !held.born && !vote.committed);
+        vote.is_some_and(|vote| vote.term == FIRST_TERM && vote.node == me)
+    }
+
+    /// Writes the first entry of a newborn group as the leader of its first term, and returns when
+    /// it is durable.
+    ///
+    /// Only then may an instance start that leads that term and sends the entry: a voter that
+    /// crashes finds on its disk that it led, and never leads that term again with another entry.
+    pub(crate) async fn bear(&self, command: Command) -> io::Result<()> {
+        let written = {
+            let mut held = self.held();
+            let Some(vote) = held.vote.as_mut().filter(|vote| vote.term == FIRST_TERM) else {
+                return Err(io::Error::other("the group has another term already"));
+            };
+            vote.committed = true;
+            let entry = StoredEntry {
+                at: LogPosition {
+                    term: FIRST_TERM,
+                    index: LogPosition::GENESIS.index + 1,
+                },
+                payload: StoredPayload::Command(command),
+            };
+            let mut batch = self.batch(&mut held);
+            batch.put(self.entry_key(entry.at.index), pack(&entry));
+            held.entries.insert(entry.at.index, entry);
+            self.store.write_durably(batch)
+        };
+        written.await.map(|_| ()).map_err(io::Error::other)
     }
 
     fn entry_key(&self, index: u64) -> Vec<u8> {

@@ -7,6 +7,7 @@ mod disk;
 mod log;
 mod notices;
 mod peer;
+mod pipeline;
 mod pulse;
 mod push;
 mod raft;

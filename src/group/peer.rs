@@ -3,11 +3,14 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::Stream;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 use openraft::error::{RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
 use openraft::network::{Backoff, RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderError,
-    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
+    TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{OptionalSend, RPCTypes};
 use tokio::sync::Notify;
@@ -17,6 +20,7 @@ use crate::id::{GroupId, NodeId};
 
 use super::Peers;
 use super::notices::Notices;
+use super::pipeline::pipelined;
 use super::pulse::Pulse;
 use super::raft::{LogPosition, Snapshot, StoredEntry, Types, Vote};
 use super::route::LINK_BYTES_PER_MS;
@@ -25,6 +29,9 @@ use super::wire::{Body, RaftRequest, RaftResponse, Request, Response};
 /// The pause before an append that failed is sent again, with and without a link to the voter.
 const RETRY_MS: u64 = 100;
 const RETRY_UNLINKED_MS: u64 = 3_600_000;
+
+/// What openraft learns of one message of a stream.
+type Appended = Result<StreamAppendResult<Types>, RPCError<Types>>;
 
 /// What this replica's elections ran into: a voter with a longer log, which should lead instead.
 #[derive(Debug, Default)]
@@ -141,6 +148,36 @@ impl Peer {
         }
     }
 
+    pub(super) async fn append(
+        &self,
+        rpc: AppendEntriesRequest<Types>,
+        within: Duration,
+    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        let committed = rpc.leader_commit.as_ref().map(LogPosition::from);
+        let body = RaftRequest::Append {
+            vote: (&rpc.vote).into(),
+            prev: rpc.prev_log_id.as_ref().map(Into::into),
+            entries: rpc.entries.iter().map(StoredEntry::from).collect(),
+            committed,
+        };
+        let answer = self.lead(RPCTypes::AppendEntries, body, within).await;
+        if answer.is_err() {
+            self.notices.lost(self.target, committed);
+        }
+        match answer? {
+            RaftResponse::Appended => {
+                self.notices.heard(self.target, committed);
+                Ok(AppendEntriesResponse::Success)
+            }
+            RaftResponse::AppendedUpTo(at) => {
+                Ok(AppendEntriesResponse::PartialSuccess(at.map(Into::into)))
+            }
+            RaftResponse::Conflict => Ok(AppendEntriesResponse::Conflict),
+            RaftResponse::HigherVote(vote) => Ok(AppendEntriesResponse::HigherVote(vote.into())),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     async fn ballot(
         &self,
         request: VoteRequest<Types>,
@@ -186,31 +223,19 @@ impl RaftNetworkV2<Types> for Peer {
         rpc: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
-        let committed = rpc.leader_commit.as_ref().map(LogPosition::from);
-        let body = RaftRequest::Append {
-            vote: (&rpc.vote).into(),
-            prev: rpc.prev_log_id.as_ref().map(Into::into),
-            entries: rpc.entries.iter().map(StoredEntry::from).collect(),
-            committed,
-        };
-        let answer = self
-            .lead(RPCTypes::AppendEntries, body, option.soft_ttl())
-            .await;
-        if answer.is_err() {
-            self.notices.lost(self.target, committed);
-        }
-        match answer? {
-            RaftResponse::Appended => {
-                self.notices.heard(self.target, committed);
-                Ok(AppendEntriesResponse::Success)
-            }
-            RaftResponse::AppendedUpTo(at) => {
-                Ok(AppendEntriesResponse::PartialSuccess(at.map(Into::into)))
-            }
-            RaftResponse::Conflict => Ok(AppendEntriesResponse::Conflict),
-            RaftResponse::HigherVote(vote) => Ok(AppendEntriesResponse::HigherVote(vote.into())),
-            other => Err(unexpected(&other)),
-        }
+        self.append(rpc, option.soft_ttl()).await
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Appended>, RPCError<Types>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
+    {
+        let answers = pipelined(self, input, option.soft_ttl());
+        Box::pin(async { Ok(answers) })
     }
 
     async fn vote(

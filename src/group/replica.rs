@@ -73,9 +73,10 @@ pub(crate) struct Replica {
 }
 
 /// The settings of every group. Ticks, heartbeats and elections by themselves are off: the
-/// directory drives them. A leader is never restored from disk: it may have lost its un-synced
-/// tail, and would go on as if it had not.
-fn config() -> Config {
+/// directory drives them. A leader is never restored from the disk of an earlier instance: it may
+/// have lost its un-synced tail, and would go on as if it had not. `leads` says that there was
+/// none, and that this process has just made this voter the leader of a newborn group.
+fn config(leads: bool) -> Config {
     Config {
         cluster_name: "raft-once".into(),
         heartbeat_interval: HEARTBEAT_MS,
@@ -85,7 +86,7 @@ fn config() -> Config {
         enable_heartbeat: false,
         enable_elect: false,
         enable_pre_vote: Some(true),
-        enable_leader_restore: Some(false),
+        enable_leader_restore: Some(leads),
         allow_log_reversion: Some(false),
         removed_leader_step_down: StepDownPolicy::Never,
         quorum_loss_probe_interval: None,
@@ -101,12 +102,13 @@ fn config() -> Config {
 }
 
 impl Replica {
-    /// Starts an instance over what `disk` holds.
+    /// Starts an instance over what `disk` holds; `leads` after [`Disk::bear`] alone.
     pub(crate) async fn start(
         peers: Arc<dyn Peers>,
         disk: Disk,
         view: Arc<View>,
         quiet: &tracing::Dispatch,
+        leads: bool,
     ) -> Result<Arc<Self>, String> {
         let group = disk.group;
         let disk = Arc::new(disk);
@@ -115,7 +117,11 @@ impl Replica {
         let pulse = Arc::new(Pulse::default());
         let long = Arc::new(Notify::new());
         view.catch_up(&disk.held().state());
-        let config = Arc::new(config().validate().map_err(|error| error.to_string())?);
+        let config = Arc::new(
+            config(leads)
+                .validate()
+                .map_err(|error| error.to_string())?,
+        );
         let factory = PeerFactory {
             peers: peers.clone(),
             group,

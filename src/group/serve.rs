@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::codec::VALUE_BYTES_CAP;
-use crate::id::NodeId;
-use crate::machine::Command;
+use crate::id::{NodeId, Version};
+use crate::machine::{Command, Reply};
 
 use super::ATTEMPT;
 use super::directory::{Directory, Group};
@@ -164,12 +164,22 @@ impl Directory {
         hops_left: u8,
         deadline: Instant,
     ) -> Option<Response> {
-        let replica = match self.wake(group).await {
-            Ok(replica) => replica,
-            Err(reason) => return Some(Response::Refused { reason }),
-        };
         if self.is_overloaded() {
             return Some(Response::Elsewhere { hint: None });
+        }
+        let first = match &ask {
+            Ask::Commit(command @ Command::Set { .. }) => Some(command),
+            _ => None,
+        };
+        let (replica, leads_by_birth) = match self.wake_with(group, first).await {
+            Ok(woken) => woken,
+            Err(reason) => return Some(Response::Refused { reason }),
+        };
+        if leads_by_birth
+            && let Some(command) = first
+            && let Some(committed) = self.first_committed(group, command, deadline).await
+        {
+            return Some(committed);
         }
         // A slot that is known to be decided needs no other value in the log.
         let ask = match ask {
@@ -236,5 +246,29 @@ impl Directory {
                 return None;
             }
         }
+    }
+
+    /// What became of the command that a newborn group's log begins with: `None` if something
+    /// else was decided, or nothing for a while. Then it is proposed like any other: once more,
+    /// perhaps, under the same id.
+    async fn first_committed(
+        &self,
+        group: &Group,
+        first: &Command,
+        deadline: Instant,
+    ) -> Option<Response> {
+        let mut versions = group.view.versions();
+        let decided = versions.wait_for(|version| *version > Version::ZERO);
+        let patience = deadline.min(Instant::now() + ATTEMPT);
+        timeout_at(patience, decided).await.ok()?.ok()?;
+        let record = group.view.record()?;
+        let reply = Reply {
+            version: record.version,
+            record: Some(record.clone()),
+        };
+        (record.proposal.id == first.id()).then(|| Response::Committed {
+            reply,
+            leader: self.peers().me(),
+        })
     }
 }

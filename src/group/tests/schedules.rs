@@ -8,13 +8,13 @@ use crate::group::raft::{LogPosition, StoredEntry, StoredPayload, StoredVote};
 use crate::group::wire::{Body, RaftRequest, Request, Response};
 use crate::id::NodeId;
 
-async fn settled(net: &SimNet, count: usize) -> Vec<Network> {
+pub(super) async fn settled(net: &SimNet, count: usize) -> Vec<Network> {
     let nodes = voters(net, count).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     nodes
 }
 
-async fn observer(net: &SimNet, nodes: &[Network]) -> Network {
+pub(super) async fn observer(net: &SimNet, nodes: &[Network]) -> Network {
     let observer = Network::join_simulated(nodes[0].ticket(), net)
         .await
         .unwrap();
@@ -26,12 +26,12 @@ fn at(nodes: &[Network], id: NodeId) -> usize {
     nodes.iter().position(|node| node.node_id() == id).unwrap()
 }
 
-fn order(nodes: &[Network]) -> Vec<usize> {
+pub(super) fn order(nodes: &[Network]) -> Vec<usize> {
     let order = nodes[0].directory().peers().order(&GROUP);
     order.into_iter().map(|id| at(nodes, id)).collect()
 }
 
-fn set(network: &Network, slot: &[u8], value: Vec<u8>) -> Command {
+pub(super) fn set(network: &Network, slot: &[u8], value: Vec<u8>) -> Command {
     Command::Set {
         slot: slot.to_vec(),
         proposal: Proposal {

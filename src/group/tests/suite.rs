@@ -29,7 +29,7 @@ fn empty() -> Held {
             voters: BTreeSet::new(),
         },
         born: true,
-        ..Held::newborn(&BTreeSet::new())
+        ..Held::newborn(&BTreeSet::new(), None)
     }
 }
 

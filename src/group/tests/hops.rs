@@ -1,0 +1,51 @@
+//! How many messages one after another a decision waits for. Only links take time here, the same
+//! each way, so the simulated clock counts them.
+
+use super::schedules::{observer, order, set, settled};
+use super::*;
+
+const HOP: Duration = Duration::from_millis(100);
+
+/// The hops of one proposal of `node` for `group`.
+async fn hops(node: &Network, group: GroupId) -> u128 {
+    let interest = node.open(group);
+    let began = Instant::now();
+    let deadline = began + Duration::from_secs(5);
+    let directory = node.directory();
+    let command = set(node, b"", vec![1]);
+    let proposed = directory.propose(interest.group(), command, deadline);
+    proposed.await.unwrap();
+    began.elapsed().as_micros() / HOP.as_micros()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_decision_waits_for_one_round_trip_beside_the_way_to_the_leader() {
+    let net = SimNet::new(1);
+    let nodes = settled(&net, 3).await;
+    let observer = observer(&net, &nodes).await;
+    net.set_delay(HOP, HOP);
+    let order = order(&nodes);
+    let all = [
+        &nodes[order[0]],
+        &nodes[order[1]],
+        &nodes[order[2]],
+        &observer,
+    ];
+    let mut births = Vec::new();
+    let mut at_once_after = Vec::new();
+    for node in all {
+        // Another group, whose leader by birth is the same node.
+        let group = (0..=255)
+            .map(|n| GroupId::from_bytes([n; 32]))
+            .filter(|group| nodes[0].directory().known(*group).is_none())
+            .find(|group| {
+                let first = nodes[0].directory().peers().order(group)[0];
+                first == nodes[order[0]].node_id()
+            });
+        let group = group.unwrap();
+        births.push(hops(node, group).await);
+        at_once_after.push(hops(node, group).await);
+    }
+    assert_eq!(births, [2, 4, 4, 4]);
+    assert_eq!(at_once_after, [2, 4, 4, 4]);
+}
