@@ -36,10 +36,30 @@ impl Engine {
     }
 
     /// One group. Every job is answered before this returns, in order.
-    pub(super) fn commit(&mut self, mut jobs: Vec<Job>) {
-        match self.persist(&jobs) {
-            Ok(()) => {}
-            Err(failure) => return answer_all(jobs, &failure),
+    pub(super) fn commit(&mut self, jobs: Vec<Job>) {
+        if let Some(jobs) = self.write(jobs) {
+            self.settle(jobs);
+        }
+    }
+
+    /// The first half of a group: it is on its way to the disk, and nobody may be told of it.
+    /// `None`: that failed, and every job is answered.
+    pub(super) fn write(&mut self, jobs: Vec<Job>) -> Option<Vec<Job>> {
+        let first_sequence = self.view.sequence() + 1;
+        let batches = jobs.iter().map(|job| &job.batch).filter(|b| !b.is_empty());
+        match self.on_log(|log| log.write(first_sequence, batches)) {
+            Ok(()) => Some(jobs),
+            Err(failure) => {
+                answer_all(jobs, &failure);
+                None
+            }
+        }
+    }
+
+    /// The second half: durable, visible, answered.
+    pub(super) fn settle(&mut self, mut jobs: Vec<Job>) {
+        if let Err(failure) = self.on_log(Log::sync) {
+            return answer_all(jobs, &failure);
         }
         // An empty batch gets no number: it is as durable as the one before it.
         let mut sequence = self.view.sequence();
@@ -70,21 +90,15 @@ impl Engine {
         }
     }
 
-    fn persist(&mut self, jobs: &[Job]) -> Result<(), StoreFailed> {
+    fn on_log(&mut self, step: impl FnOnce(&mut Log) -> io::Result<()>) -> Result<(), StoreFailed> {
         self.health.check()?;
-        let batches = || jobs.iter().map(|job| &job.batch).filter(|b| !b.is_empty());
         let Some(disk) = &mut self.disk else {
             return Ok(());
         };
-        if batches().next().is_none() {
-            return Ok(());
-        }
-        disk.log
-            .append(self.view.sequence() + 1, batches())
-            .map_err(|error| {
-                self.health
-                    .poison(&format!("the log could not be written: {error}"))
-            })
+        step(&mut disk.log).map_err(|error| {
+            self.health
+                .poison(&format!("the log could not be written: {error}"))
+        })
     }
 
     /// Starts a new segment and sends everything before it to the checkpoint. Waits for the

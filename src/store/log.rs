@@ -17,8 +17,8 @@ const GROW_BYTES: u64 = 1024 * 1024;
 /// Bigger encoding buffers are given back after use.
 const BUFFER_KEPT_BYTES_MAX: usize = 1024 * 1024;
 
-/// Invariant: everything in `..used` of the current segment and in the segments before it is
-/// durable, and everything in `used..allocated` reads as zeros, unless an append has failed.
+/// Invariant: between a `sync` and the next `write`, everything in `..used` of the current segment
+/// and in the segments before it is durable, and everything in `used..allocated` reads as zeros.
 /// After a failed call the log must not be used again: what is on disk is unknown.
 pub(super) struct Log {
     disk: Arc<dyn Disk>,
@@ -28,6 +28,7 @@ pub(super) struct Log {
     used: u64,
     allocated: u64,
     bytes_max: u64,
+    synced: bool,
     buffer: Vec<u8>,
 }
 
@@ -50,16 +51,24 @@ impl Log {
             used: end.used,
             allocated: end.allocated,
             bytes_max: segment_bytes_max,
+            synced: true,
             buffer: Vec::new(),
         }
     }
 
-    /// Appends the batches as one group and returns when it is durable.
-    pub(super) fn append<'a>(
+    /// Writes the batches as one group, which is durable after the next `sync`. No other group
+    /// may be written before that. No batches: nothing to write.
+    pub(super) fn write<'a>(
         &mut self,
         first_sequence: u64,
         batches: impl Iterator<Item = &'a Batch>,
     ) -> io::Result<()> {
+        debug_assert!(self.synced, "one un-synced group at a time");
+        let mut batches = batches.peekable();
+        if batches.peek().is_none() {
+            return Ok(());
+        }
+        self.synced = false;
         encode_group(&mut self.buffer, self.id, first_sequence, batches);
         let end = self.used + self.buffer.len() as u64;
         if end > self.allocated {
@@ -71,10 +80,17 @@ impl Log {
             self.allocated = allocated;
         }
         self.file.write_at(self.used, &self.buffer)?;
-        self.file.sync()?;
         self.used = end;
         if self.buffer.capacity() > BUFFER_KEPT_BYTES_MAX {
             self.buffer = Vec::new();
+        }
+        Ok(())
+    }
+
+    pub(super) fn sync(&mut self) -> io::Result<()> {
+        if !self.synced {
+            self.file.sync()?;
+            self.synced = true;
         }
         Ok(())
     }

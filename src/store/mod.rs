@@ -36,6 +36,8 @@ use std::sync::Arc;
 
 pub(crate) use batch::{BATCH_BYTES_MAX, Batch, Durability};
 pub(crate) use error::{StoreFailed, StoreOpenError};
+#[cfg(test)]
+pub(crate) use sim::SimDisk;
 
 use checkpointer::{Checkpointer, Work};
 use disk::Disk;
@@ -116,11 +118,39 @@ impl Store {
         Self::new(view, health, writer)
     }
 
+    /// A store for whole nodes in simulated time. One task of the caller's tokio runtime writes,
+    /// so batches queue while a sync is held, and lazy ones are synced by themselves.
+    #[cfg(test)]
+    pub(crate) fn open_simulated(
+        disk: &SimDisk,
+        config: StoreConfig,
+    ) -> Result<Store, StoreOpenError> {
+        let (view, health, engine) =
+            Self::recover(Arc::new(disk.clone()), config, Executor::Inline)?;
+        let writer = Writer::simulated(engine, disk.clone());
+        Ok(Self::new(view, health, writer))
+    }
+
     fn open_on(
         disk: Arc<dyn Disk>,
         config: StoreConfig,
         executor: Executor,
     ) -> Result<Store, StoreOpenError> {
+        let (view, health, engine) = Self::recover(disk, config, executor)?;
+        let writer = match executor {
+            Executor::Inline => Writer::inline(engine, false),
+            Executor::Threads => Writer::spawn(engine)
+                .map_err(StoreOpenError::io("the store cannot start a thread"))?,
+        };
+        Ok(Self::new(view, health, writer))
+    }
+
+    /// Everything but the writer.
+    fn recover(
+        disk: Arc<dyn Disk>,
+        config: StoreConfig,
+        executor: Executor,
+    ) -> Result<(Arc<View>, Arc<Health>, Engine), StoreOpenError> {
         let recovered = recovery::recover(disk.clone(), &config)?;
         let view = Arc::new(View::new(
             Some(recovered.checkpoint),
@@ -133,13 +163,10 @@ impl Store {
             view: view.clone(),
             health: health.clone(),
         };
-        let no_thread = StoreOpenError::io("the store cannot start a thread");
         let checkpointer = match executor {
             Executor::Inline => Checkpointer::Inline(work),
-            Executor::Threads => match Checkpointer::spawn(work) {
-                Ok(checkpointer) => checkpointer,
-                Err(error) => return Err(no_thread(error)),
-            },
+            Executor::Threads => Checkpointer::spawn(work)
+                .map_err(StoreOpenError::io("the store cannot start a thread"))?,
         };
         let on_disk = OnDisk {
             log: recovered.log,
@@ -150,11 +177,7 @@ impl Store {
         if recovered.lags {
             engine.checkpoint();
         }
-        let writer = match executor {
-            Executor::Inline => Writer::inline(engine, false),
-            Executor::Threads => Writer::spawn(engine).map_err(no_thread)?,
-        };
-        Ok(Self::new(view, health, writer))
+        Ok((view, health, engine))
     }
 
     fn new(view: Arc<View>, health: Arc<Health>, writer: Writer) -> Self {

@@ -149,6 +149,18 @@ impl Queue {
         turn
     }
 
+    /// Lets the lazy jobs wait no longer.
+    #[cfg(test)]
+    pub(super) fn hurry(&self) {
+        let mut state = self.lock();
+        state.urgent = !state.jobs.is_empty();
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().jobs.is_empty()
+    }
+
     pub(super) fn finish_turn(&self) {
         self.lock().running = false;
     }

@@ -28,6 +28,9 @@ enum Run {
         /// Nothing is gained by waiting: treat every batch as `Now`.
         eager: bool,
     },
+    /// A task of a simulation has the engine; it is told of every push and of the end.
+    #[cfg(test)]
+    Task(Arc<tokio::sync::Notify>),
 }
 
 impl Writer {
@@ -65,12 +68,27 @@ impl Writer {
         })
     }
 
+    /// On the runtime of the caller, which has to be one of tokio's.
+    #[cfg(test)]
+    pub(super) fn simulated(engine: Engine, disk: super::sim::SimDisk) -> Self {
+        let queue = Arc::new(Queue::new());
+        let closed = Arc::new(watch::Sender::new(false));
+        let told = Arc::new(tokio::sync::Notify::new());
+        let pump = super::sim::pump(queue.clone(), told.clone(), engine, disk, closed.clone());
+        tokio::spawn(pump);
+        Self {
+            queue,
+            run: Run::Task(told),
+            closed,
+        }
+    }
+
     pub(super) fn push(&self, mut job: Job) {
         if let Run::Inline { eager: true, .. } = self.run {
             job.durability = Durability::Now;
         }
         match self.queue.push(job) {
-            Ok(()) => self.run_inline(),
+            Ok(()) => self.run_or_tell(),
             Err(job) => answer_all([*job], &StoreFailed::Closed),
         }
     }
@@ -82,16 +100,19 @@ impl Writer {
     pub(super) async fn close(&self) {
         let mut closed = self.closed.subscribe();
         self.queue.end(End::Closed);
-        self.run_inline();
+        self.run_or_tell();
         // The sender lives in `self`, so this ends only when it is closed.
         let _ = closed.wait_for(|&closed| closed).await;
     }
 
     /// Takes turns at the engine for as long as there is something to do. A callback that
     /// writes comes back here and finds the turn taken; its job is done when it has returned.
-    fn run_inline(&self) {
-        let Run::Inline { engine, .. } = &self.run else {
-            return;
+    fn run_or_tell(&self) {
+        let engine = match &self.run {
+            Run::Thread => return,
+            Run::Inline { engine, .. } => engine,
+            #[cfg(test)]
+            Run::Task(told) => return told.notify_one(),
         };
         loop {
             match self.queue.begin_turn() {
@@ -117,21 +138,29 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        // Without a thread, dropping the engine is all there is to do.
-        if let Run::Thread = self.run {
-            self.queue.end(End::Dropped);
+        // Inline, dropping the engine is all there is to do.
+        if let Run::Inline { .. } = self.run {
+            return;
         }
+        self.queue.end(End::Dropped);
+        self.run_or_tell();
     }
+}
+
+fn commit(engine: &mut Engine, jobs: Vec<Job>) {
+    guarded(engine, |engine| engine.commit(jobs));
 }
 
 /// Whatever panics in there, the jobs are answered and the engine is used no more.
-fn commit(engine: &mut Engine, jobs: Vec<Job>) {
-    if catch_unwind(AssertUnwindSafe(|| engine.commit(jobs))).is_err() {
+pub(super) fn guarded<R>(engine: &mut Engine, run: impl FnOnce(&mut Engine) -> R) -> Option<R> {
+    let result = catch_unwind(AssertUnwindSafe(|| run(engine))).ok();
+    if result.is_none() {
         engine.health().poison("the writer panicked");
     }
+    result
 }
 
-fn finish(engine: Engine, end: End) {
+pub(super) fn finish(engine: Engine, end: End) {
     // The files go with the engine either way; what is durable stays durable.
     if catch_unwind(AssertUnwindSafe(|| engine.finish(end == End::Closed))).is_err() {
         tracing::error!("the store panicked while it closed; the next start replays its log");

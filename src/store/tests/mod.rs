@@ -4,6 +4,7 @@ mod behaviour;
 mod crash;
 mod damage;
 mod files;
+mod simulated;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc};

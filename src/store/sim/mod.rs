@@ -1,19 +1,32 @@
 //! A disk that loses power. For tests: un-synced pages, lengths and names survive a crash or do
 //! not, each on its own, as one seed decides.
 
+mod pump;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use tokio::sync::Notify;
 
 use super::disk::{Disk, DiskFile};
 
+pub(super) use pump::pump;
+
 const PAGE_BYTES: usize = 512;
 
+/// A handle on one disk; clones share it.
 #[derive(Clone)]
-pub(super) struct SimDisk(Arc<Mutex<State>>);
+pub(crate) struct SimDisk(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    /// Tell threads and tasks that `State::held` is over.
+    released: Condvar,
+    released_tasks: Notify,
+}
 
 struct State {
     /// By inode; names point into it.
@@ -25,6 +38,8 @@ struct State {
     /// How many syncs still succeed. What a failed one wrote is in the cache, not on the disk.
     syncs_left: Option<u64>,
     changes: u64,
+    /// No sync ends while this is true.
+    held: bool,
     chance: StdRng,
 }
 
@@ -38,25 +53,65 @@ struct Contents {
 }
 
 impl SimDisk {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(Arc::new(Mutex::new(State {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self::of(State {
             files: Vec::new(),
             names: BTreeMap::new(),
             durable_names: BTreeMap::new(),
             changes_left: None,
             syncs_left: None,
             changes: 0,
+            held: false,
             chance: StdRng::seed_from_u64(seed),
-        })))
+        })
+    }
+
+    fn of(state: State) -> Self {
+        Self(Arc::new(Shared {
+            state: Mutex::new(state),
+            released: Condvar::new(),
+            released_tasks: Notify::new(),
+        }))
     }
 
     /// The power fails after this many more changes: in the middle of whatever that is.
-    pub(super) fn fail_after_changes(&self, changes: u64) {
+    pub(crate) fn fail_after_changes(&self, changes: u64) {
         self.state().changes_left = Some(changes);
     }
 
-    pub(super) fn fail_after_syncs(&self, syncs: u64) {
+    /// Syncs fail after this many more.
+    pub(crate) fn fail_after_syncs(&self, syncs: u64) {
         self.state().syncs_left = Some(syncs);
+    }
+
+    /// From now on no sync ends. A store on a task or on threads waits and its batches pile up;
+    /// do not hold while one opens or runs inline.
+    pub(crate) fn hold_syncs(&self) {
+        self.state().held = true;
+    }
+
+    pub(crate) fn release_syncs(&self) {
+        self.state().held = false;
+        self.0.released.notify_all();
+        self.0.released_tasks.notify_waiters();
+    }
+
+    pub(super) async fn until_released(&self) {
+        loop {
+            let released = self.0.released_tasks.notified();
+            if !self.state().held {
+                return;
+            }
+            released.await;
+        }
+    }
+
+    /// For a sync, once nobody holds it.
+    fn released_state(&self) -> MutexGuard<'_, State> {
+        let released = &self.0.released;
+        released
+            .wait_while(self.state(), |state| state.held)
+            .unwrap()
     }
 
     pub(super) fn changes(&self) -> u64 {
@@ -64,18 +119,38 @@ impl SimDisk {
     }
 
     /// What a process finds that starts after this one was killed: all of it, synced or not.
-    pub(super) fn kill(&self) -> Self {
-        let mut state = self.state();
-        let next = state.next();
-        state.changes_left = Some(0);
-        Self(Arc::new(Mutex::new(next)))
+    /// Whoever still uses this disk finds that nothing can be changed any more.
+    pub(crate) fn kill(&self) -> Self {
+        Self::of(self.end())
     }
 
-    /// What is left after a power cut.
-    pub(super) fn cut_power(&self) -> Self {
+    /// A durable copy of what a process sees just now, synced or not: a backup, or a clone. This
+    /// disk lives on.
+    pub(crate) fn copy(&self) -> Self {
+        let mut next = self.state().next();
+        for file in &mut next.files {
+            file.durable = file.now.clone();
+            file.dirty.clear();
+            file.lost.clear();
+        }
+        next.durable_names = next.names.clone();
+        Self::of(next)
+    }
+
+    /// From this moment on nothing changes here any more.
+    fn end(&self) -> State {
         let mut state = self.state();
-        let mut next = state.next();
         state.changes_left = Some(0);
+        let next = state.next();
+        drop(state);
+        self.release_syncs();
+        next
+    }
+
+    /// What is left after a power cut. Whoever still uses this disk finds that nothing can be
+    /// changed any more.
+    pub(crate) fn cut_power(&self) -> Self {
+        let mut next = self.end();
         let chance = &mut next.chance;
         // Sometimes nearly all is lost, sometimes nearly nothing.
         let kept = [0.0, 0.1, 0.5, 0.9, 1.0][chance.random_range(0..5)];
@@ -98,7 +173,7 @@ impl SimDisk {
             };
         }
         next.names = next.durable_names.clone();
-        Self(Arc::new(Mutex::new(next)))
+        Self::of(next)
     }
 
     /// Damages a file where it lies, durably.
@@ -118,7 +193,7 @@ impl SimDisk {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap()
+        self.0.state.lock().unwrap()
     }
 }
 
@@ -132,6 +207,7 @@ impl State {
             changes_left: None,
             syncs_left: None,
             changes: 0,
+            held: false,
             chance: StdRng::seed_from_u64(self.chance.random()),
         }
     }
@@ -243,7 +319,7 @@ impl Disk for SimDisk {
     }
 
     fn sync_names(&self) -> io::Result<()> {
-        let mut state = self.state();
+        let mut state = self.released_state();
         state.sync()?;
         state.durable_names = state.names.clone();
         Ok(())
@@ -299,7 +375,7 @@ impl DiskFile for SimFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        let mut state = self.disk.state();
+        let mut state = self.disk.released_state();
         let synced = state.sync();
         let file = &mut state.files[self.inode];
         match synced {
