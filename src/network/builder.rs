@@ -122,6 +122,13 @@ impl NetworkBuilder {
         self
     }
 
+    /// This voter keeps its log on a simulated disk.
+    #[cfg(test)]
+    pub(crate) fn on_disk(mut self, disk: &crate::store::SimDisk) -> Self {
+        self.storage = Some(Storage::Simulated(disk.clone()));
+        self
+    }
+
     /// Puts the node on a simulated network, whose links can be cut and healed.
     #[cfg(any(test, feature = "testing"))]
     pub fn simulated(mut self, net: &crate::transport::sim::SimNet) -> Self {
@@ -146,7 +153,7 @@ impl NetworkBuilder {
         let secret = self.secret.clone().transpose()?;
         let voter = match (&self.voter, &self.storage) {
             (None, None | Some(Storage::Memory)) => None,
-            (None, Some(Storage::Folder(_))) => return Err(NetworkError::StorageOfObserver),
+            (None, Some(_)) => return Err(NetworkError::StorageOfObserver),
             (Some(name), storage) => {
                 if electorate.by_name(name).is_none() {
                     return Err(NetworkError::UnknownVoter {

@@ -26,10 +26,12 @@ use crate::transport::{PeerKey, Transport};
 const TASKS_END_MS: u64 = 2_000;
 
 /// Where a voter keeps its data.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum Storage {
     Memory,
     Folder(PathBuf),
+    #[cfg(test)]
+    Simulated(crate::store::SimDisk),
 }
 
 /// A node that is about to start.
@@ -206,6 +208,14 @@ impl Drop for Node {
 async fn open(storage: &Storage) -> Result<(Store, PathBuf), NetworkError> {
     match storage {
         Storage::Memory => Ok((Store::in_memory(), PathBuf::from("memory"))),
+        #[cfg(test)]
+        Storage::Simulated(disk) => {
+            let dir = PathBuf::from("simulated");
+            match Store::open_simulated(disk, StoreConfig::default()) {
+                Ok(store) => Ok((store, dir)),
+                Err(error) => Err(NetworkError::of_store(&dir, error)),
+            }
+        }
         Storage::Folder(dir) => {
             let (opened, at) = (dir.clone(), dir.clone());
             // Recovery reads files and may take a while.

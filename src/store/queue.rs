@@ -157,8 +157,8 @@ impl Queue {
     }
 
     #[cfg(test)]
-    pub(super) fn is_empty(&self) -> bool {
-        self.lock().jobs.is_empty()
+    pub(super) fn has_lazy(&self) -> bool {
+        self.lock().lazy_until.is_some()
     }
 
     pub(super) fn finish_turn(&self) {

@@ -1,5 +1,8 @@
 //! Groups on whole nodes, over the simulated network in paused time.
 
+mod births;
+mod cluster;
+mod crashes;
 mod hops;
 mod schedules;
 mod suite;
@@ -10,7 +13,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::view::View;
-use crate::id::{GroupId, Version};
+use crate::id::{GroupId, NodeId, Version};
 use crate::machine::{Command, Proposal, Reply};
 use crate::network::Network;
 use crate::transport::sim::SimNet;
@@ -52,7 +55,11 @@ async fn online(view: &View) {
 }
 
 async fn propose(network: &Network, value: u8) -> Option<Reply> {
-    let interest = network.open(GROUP);
+    propose_to(network, GROUP, value).await
+}
+
+async fn propose_to(network: &Network, group: GroupId, value: u8) -> Option<Reply> {
+    let interest = network.open(group);
     let value = vec![value];
     let command = Command::Set {
         slot: vec![],

@@ -52,6 +52,12 @@ struct Contents {
     lost: BTreeSet<usize>,
 }
 
+impl std::fmt::Debug for SimDisk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SimDisk")
+    }
+}
+
 impl SimDisk {
     pub(crate) fn new(seed: u64) -> Self {
         Self::of(State {

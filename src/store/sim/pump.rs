@@ -39,7 +39,7 @@ pub(in crate::store) async fn pump(
                 closed.send_replace(true);
                 return;
             }
-            Turn::Nothing if queue.is_empty() => pushed.notified().await,
+            Turn::Nothing if !queue.has_lazy() => pushed.notified().await,
             Turn::Nothing => {
                 let after = Duration::from_millis(LAZY_SYNC_AFTER_MS);
                 let until = *lazy_until.get_or_insert_with(|| Instant::now() + after);

@@ -1,0 +1,124 @@
+//! Voters on simulated disks that lose power and come back.
+
+use super::*;
+use crate::store::SimDisk;
+
+pub(super) struct Cluster {
+    pub(super) net: SimNet,
+    pub(super) disks: Vec<SimDisk>,
+    nodes: Vec<Option<Network>>,
+}
+
+impl Cluster {
+    /// All voters, started on empty disks, once they know each other.
+    pub(super) async fn start(seed: u64, count: usize) -> Self {
+        let disks = (0..count as u64).map(|n| SimDisk::new(seed * 16 + n));
+        let mut cluster = Self {
+            net: SimNet::new(seed),
+            disks: disks.collect(),
+            nodes: vec![None; count],
+        };
+        for n in 0..count {
+            cluster.power_up(n).await;
+        }
+        cluster.met().await;
+        cluster
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    pub(super) fn is_up(&self, n: usize) -> bool {
+        self.nodes[n].is_some()
+    }
+
+    pub(super) fn node(&self, n: usize) -> &Network {
+        self.nodes[n].as_ref().expect("the node is up")
+    }
+
+    pub(super) fn up(&self) -> impl Iterator<Item = &Network> {
+        self.nodes.iter().flatten()
+    }
+
+    /// Which node is `id`.
+    pub(super) fn at(&self, id: NodeId) -> usize {
+        let ids = NAMES.iter().map(|name| NodeId::of_voter(name));
+        ids.take(self.count())
+            .position(|known| known == id)
+            .unwrap()
+    }
+
+    /// The nodes in the order in which they should lead `group`.
+    pub(super) fn order(&self, group: GroupId) -> Vec<usize> {
+        let node = self.up().next().expect("some node is up");
+        let order = node.directory().peers().order(&group);
+        order.into_iter().map(|id| self.at(id)).collect()
+    }
+
+    /// Everyone who is up is linked to everyone else.
+    pub(super) async fn met(&self) {
+        let up: Vec<_> = self.up().map(Network::node_id).collect();
+        for node in self.up() {
+            until("the voters know each other", || {
+                let peers = node.directory().peers();
+                let others = up.iter().filter(|id| **id != node.node_id());
+                peers.may_vote() && others.copied().all(|id| peers.is_linked(id))
+            })
+            .await;
+        }
+    }
+
+    /// The process dies and the power fails with it: un-synced pages are lost or not.
+    pub(super) fn cut_power(&mut self, n: usize) {
+        let disk = self.disks[n].cut_power();
+        self.end(n, disk);
+    }
+
+    /// The process dies, and all that it wrote is there.
+    pub(super) fn kill(&mut self, n: usize) {
+        let disk = self.disks[n].kill();
+        self.end(n, disk);
+    }
+
+    fn end(&mut self, n: usize, disk: SimDisk) {
+        self.disks[n] = disk;
+        self.net.kill(addr(n));
+        self.nodes[n] = None;
+    }
+
+    pub(super) async fn power_up(&mut self, n: usize) {
+        let electorate: Vec<_> = (0..self.count())
+            .map(|n| (NAMES[n], addr(n).to_string()))
+            .collect();
+        let node = Network::builder("test")
+            .electorate(electorate)
+            .voter(NAMES[n])
+            .secret("a secret of the tests")
+            .on_disk(&self.disks[n])
+            .simulated(&self.net)
+            .start()
+            .await;
+        self.nodes[n] = Some(node.unwrap());
+    }
+}
+
+pub(super) async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let wait = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(60), wait).await;
+    assert!(waited.is_ok(), "not within a simulated minute: {what}");
+}
+
+/// A proposal that nobody waits for.
+pub(super) fn propose_aside(
+    node: &Network,
+    group: GroupId,
+    value: u8,
+) -> tokio::task::JoinHandle<Option<Reply>> {
+    let node = node.clone();
+    tokio::spawn(async move { propose_to(&node, group, value).await })
+}
