@@ -43,13 +43,15 @@ impl Ask {
 pub(super) const LINK_BYTES_PER_MS: u64 = 4 * 1024;
 
 impl Ask {
-    /// How long another node is given to see to it.
-    pub(super) fn patience(&self, least: Duration) -> Duration {
+    /// How long another node is given to see to it: the value may travel there, on with each hop
+    /// that is left, and to the followers.
+    pub(super) fn patience(&self, least: Duration, hops_left: u8) -> Duration {
         let bytes = match self {
             Self::Commit(Command::Set { proposal, .. }) => proposal.value.len() as u64,
             Self::Commit(Command::Touch { .. }) | Self::Settle => 0,
         };
-        least + Duration::from_millis(bytes / LINK_BYTES_PER_MS)
+        let transfers = u64::from(hops_left) + 2;
+        least + Duration::from_millis(transfers * bytes / LINK_BYTES_PER_MS)
     }
 }
 
@@ -128,7 +130,8 @@ impl Directory {
             let response = if next == self.peers().me() {
                 self.serve(group, ask.clone(), HOPS_MAX, deadline).await
             } else {
-                let patience = deadline.min(Instant::now() + ask.patience(2 * ATTEMPT));
+                let patience =
+                    deadline.min(Instant::now() + ask.patience(2 * ATTEMPT, HOPS_MAX - 1));
                 let asked = self.ask(next, group, ask, HOPS_MAX - 1, patience).await;
                 asked.ok()
             };

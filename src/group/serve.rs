@@ -175,9 +175,7 @@ impl Directory {
             Ok(woken) => woken,
             Err(reason) => return Some(Response::Refused { reason }),
         };
-        if leads_by_birth
-            && let Some(command) = first
-            && let Some(committed) = self.first_committed(group, command, deadline).await
+        if leads_by_birth && let Some(committed) = self.first_committed(group, &ask, deadline).await
         {
             return Some(committed);
         }
@@ -207,7 +205,8 @@ impl Directory {
                 // It may live and be seen by others; electing ourselves would depose it.
                 failed.push(leader);
                 for relay in self.peers().linked_voters() {
-                    let patience = deadline.min(Instant::now() + ask.patience(ATTEMPT));
+                    let patience =
+                        deadline.min(Instant::now() + ask.patience(ATTEMPT, hops_left - 1));
                     let answer = self.ask(relay, group, &ask, hops_left - 1, patience).await;
                     if let Ok(Response::Committed { .. } | Response::State(_)) = answer {
                         return answer.ok();
@@ -225,7 +224,8 @@ impl Directory {
                     });
                 }
                 Lead::Other(leader) if hops_left > 0 => {
-                    let patience = deadline.min(Instant::now() + ask.patience(ATTEMPT));
+                    let patience =
+                        deadline.min(Instant::now() + ask.patience(ATTEMPT, hops_left - 1));
                     match self.ask(leader, group, &ask, hops_left - 1, patience).await {
                         Ok(answer @ (Response::Committed { .. } | Response::State(_))) => {
                             return Some(answer);
@@ -254,19 +254,22 @@ impl Directory {
     async fn first_committed(
         &self,
         group: &Group,
-        first: &Command,
+        first: &Ask,
         deadline: Instant,
     ) -> Option<Response> {
+        let Ask::Commit(command) = first else {
+            return None;
+        };
         let mut versions = group.view.versions();
         let decided = versions.wait_for(|version| *version > Version::ZERO);
-        let patience = deadline.min(Instant::now() + ATTEMPT);
+        let patience = deadline.min(Instant::now() + first.patience(ATTEMPT, 0));
         timeout_at(patience, decided).await.ok()?.ok()?;
         let record = group.view.record()?;
         let reply = Reply {
             version: record.version,
             record: Some(record.clone()),
         };
-        (record.proposal.id == first.id()).then(|| Response::Committed {
+        (record.proposal.id == command.id()).then(|| Response::Committed {
             reply,
             leader: self.peers().me(),
         })

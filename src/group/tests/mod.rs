@@ -4,6 +4,7 @@ mod births;
 mod cluster;
 mod crashes;
 mod hops;
+mod restarts;
 mod schedules;
 mod suite;
 

@@ -50,6 +50,14 @@ pub(super) enum Message {
 }
 
 impl Message {
+    /// How much there is to send.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Message::Request { frame, .. } | Message::Reply { frame, .. } => frame.len(),
+            Message::Abandon { .. } | Message::Reset { .. } | Message::Close { .. } => 0,
+        }
+    }
+
     /// Whether it answers a request, well or badly.
     pub(super) fn is_reply(&self) -> bool {
         matches!(self, Message::Reply { .. } | Message::Reset { .. })

@@ -6,10 +6,12 @@
 //! - [`net`]: which links are up, what was sent, when it arrives
 //! - [`link`]: the state of one connection, both ends
 //! - [`node`]: the tenant of the transport seam
+//! - [`pace`]: how long a message is under way
 
 mod link;
 mod net;
 mod node;
+mod pace;
 #[cfg(test)]
 mod tests;
 

@@ -12,6 +12,7 @@ use tokio::sync::{Notify, mpsc};
 use super::super::{Closed, Connection, LinkConfig, PeerKey, TransportError, public_key};
 use super::link::{End, Link, Message, Side};
 use super::node::{Handle, SimConnection, SimTransport};
+use super::pace::Pace;
 
 /// The first port that is tried for a node that binds port 0.
 const PORT_FREE_MIN: u16 = 49_152;
@@ -77,7 +78,7 @@ impl SimNet {
         Self {
             net: Arc::new(Mutex::new(Net {
                 rng: StdRng::seed_from_u64(seed),
-                delay: (Duration::ZERO, Duration::ZERO),
+                pace: Pace::default(),
                 nodes: BTreeMap::new(),
                 links: BTreeMap::new(),
                 cuts: BTreeSet::new(),
@@ -174,7 +175,13 @@ impl SimNet {
     /// Every message takes a random time in this range, one way. Messages of different requests
     /// may overtake each other. Without a delay they still pass through the scheduler.
     pub fn set_delay(&self, min: Duration, max: Duration) {
-        self.lock().delay = (min, max.max(min));
+        let mut net = self.lock();
+        (net.pace.min, net.pace.max) = (min, max.max(min));
+    }
+
+    /// Every message also takes the time that its bytes need at this speed.
+    pub fn set_bytes_per_ms(&self, bytes: u64) {
+        self.lock().pace.bytes_per_ms = Some(bytes);
     }
 
     /// From now on requests of `to` reach `from` and are executed, but the answers are lost.
@@ -275,7 +282,7 @@ impl SimNet {
             net.counts.dropped += 1;
             return;
         }
-        let delay = net.delay();
+        let delay = net.delay(message.bytes());
         let this = self.clone();
         spawn(async move {
             if !delay.is_zero() {
@@ -314,7 +321,7 @@ impl SimNet {
             self.reach(from, addr).await;
             let round_trip = {
                 let mut net = self.lock();
-                net.delay() + net.delay()
+                net.delay(0) + net.delay(0)
             };
             tokio::task::yield_now().await;
             if !round_trip.is_zero() {
@@ -420,7 +427,7 @@ impl SimNet {
 /// The state behind the one lock of a simulated network.
 pub(super) struct Net {
     rng: StdRng,
-    delay: (Duration, Duration),
+    pace: Pace,
     nodes: BTreeMap<SocketAddr, Node>,
     pub(super) links: BTreeMap<u64, Link>,
     /// Directions that are cut.
@@ -451,12 +458,8 @@ impl Net {
         self.cuts.contains(&(from, to)) || apart(from, to) || apart(to, from)
     }
 
-    fn delay(&mut self) -> Duration {
-        let (min, max) = self.delay;
-        if min == max {
-            return min;
-        }
-        self.rng.random_range(min..=max)
+    fn delay(&mut self, bytes: usize) -> Duration {
+        self.pace.draw(&mut self.rng, bytes)
     }
 
     fn ends_of(&self, node: u64) -> Vec<(u64, Side)> {
