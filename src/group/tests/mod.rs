@@ -3,6 +3,7 @@
 mod births;
 mod cluster;
 mod crashes;
+mod failing;
 mod hops;
 mod restarts;
 mod schedules;
