@@ -252,3 +252,14 @@ impl StorageBackend for Backend {
         self.0.write_at(offset, data)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_redb_is_damage() {
+        let error = guarded::<()>(|| panic!("on purpose")).unwrap_err();
+        assert!(is_damage(&error), "{error}");
+    }
+}
