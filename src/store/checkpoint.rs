@@ -13,6 +13,7 @@ use super::Pair;
 use super::disk::{Disk, DiskFile};
 use super::error::StoreOpenError;
 use super::table::Table;
+use super::witness::Witness;
 
 pub(super) const CHECKPOINT: &str = "checkpoint.redb";
 /// A checkpoint that is being created; it counts only once it has its real name.
@@ -62,11 +63,20 @@ impl Checkpoint {
 
     /// Opens the checkpoint and tells which sequence number it covers. That much is durable, also
     /// if the process before this one died between a write and its sync, or because a sync
-    /// failed: redb writes its header again at such a start, and the rest is older than that.
+    /// failed: redb commits what it found at such a start, and the rest is older than that.
+    ///
+    /// Every page of it passes its checksum. An older commit than the last one can come up only
+    /// by damage to redb's header, and `recovery` notices: the log begins behind it.
     pub(super) fn open(
         disk: &Arc<dyn Disk>,
         cache_bytes_max: usize,
     ) -> Result<(Self, u64), StoreOpenError> {
+        // redb may panic on a damaged file; to us that is a damaged file like any other.
+        catch_unwind(AssertUnwindSafe(|| Self::verify(disk, cache_bytes_max)))
+            .unwrap_or_else(|_| Err(StoreOpenError::corrupt("the checkpoint is damaged")))
+    }
+
+    fn verify(disk: &Arc<dyn Disk>, cache_bytes_max: usize) -> Result<(Self, u64), StoreOpenError> {
         let file = disk
             .open(CHECKPOINT)
             .and_then(|file| file.sync().map(|()| file))
@@ -78,10 +88,7 @@ impl Checkpoint {
         disk.open(CHECKPOINT)
             .and_then(|file| file.sync())
             .map_err(StoreOpenError::io("the checkpoint cannot be synced"))?;
-        let meta = checkpoint
-            .meta()
-            .map_err(StoreOpenError::io("the checkpoint cannot be read"))?;
-        match meta {
+        match checkpoint.meta().map_err(unreadable)? {
             (Some(VERSION), Some(sequence)) => Ok((checkpoint, sequence)),
             (Some(found), _) if found != VERSION => Err(StoreOpenError::Version {
                 found,
@@ -108,13 +115,15 @@ impl Checkpoint {
 
     /// Adds `table`, which holds everything since the checkpoint before up to `sequence`.
     pub(super) fn commit(&self, table: &Table, sequence: u64) -> io::Result<()> {
+        guarded(|| self.commit_unguarded(table, sequence))
+    }
+
+    fn commit_unguarded(&self, table: &Table, sequence: u64) -> io::Result<()> {
         let mut transaction = self.database.begin_write().map_err(other)?;
         transaction
             .set_durability(Durability::Immediate)
             .map_err(other)?;
         transaction.set_two_phase_commit(true);
-        // Or else the first open after a crash walks the whole file.
-        transaction.set_quick_repair(true);
         {
             let mut cells = transaction.open_table(CELLS).map_err(other)?;
             for (key, value) in table.iter() {
@@ -132,10 +141,10 @@ impl Checkpoint {
     }
 
     pub(super) fn reader(&self) -> io::Result<CheckpointReader> {
-        self.database
-            .begin_read()
-            .map(CheckpointReader)
-            .map_err(other)
+        guarded(|| {
+            let transaction = self.database.begin_read();
+            transaction.map(CheckpointReader).map_err(other)
+        })
     }
 }
 
@@ -146,63 +155,81 @@ impl CheckpointReader {
     }
 
     pub(super) fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
-        let found = self.cells()?.get(key).map_err(other)?;
-        Ok(found.map(|value| value.value().to_vec()))
+        guarded(|| {
+            let found = self.cells()?.get(key).map_err(other)?;
+            Ok(found.map(|value| value.value().to_vec()))
+        })
     }
 
     /// All pairs whose key starts with `prefix`, ordered by key.
     pub(super) fn scan(&self, prefix: &[u8]) -> io::Result<Vec<Pair>> {
-        let mut pairs = Vec::new();
-        for pair in self.cells()?.range(prefix..).map_err(other)? {
-            let (key, value) = pair.map_err(other)?;
-            if !key.value().starts_with(prefix) {
-                break;
+        guarded(|| {
+            let mut pairs = Vec::new();
+            for pair in self.cells()?.range(prefix..).map_err(other)? {
+                let (key, value) = pair.map_err(other)?;
+                if !key.value().starts_with(prefix) {
+                    break;
+                }
+                pairs.push((key.value().to_vec(), value.value().to_vec()));
             }
-            pairs.push((key.value().to_vec(), value.value().to_vec()));
-        }
-        Ok(pairs)
+            Ok(pairs)
+        })
     }
 }
 
-/// redb may panic on a damaged file; to us that is a damaged file like any other.
+/// redb may panic where a page cannot be read or makes no sense. After that, as after an error,
+/// the store is poisoned and uses redb no more.
+fn guarded<T>(run: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    catch_unwind(AssertUnwindSafe(run))
+        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::InvalidData, "redb panicked")))
+}
+
 fn open_database(
     file: Box<dyn DiskFile>,
     cache_bytes_max: usize,
 ) -> Result<Database, StoreOpenError> {
-    catch_unwind(AssertUnwindSafe(|| {
-        Builder::new()
-            .set_cache_size(cache_bytes_max)
-            .create_with_backend(Backend(file))
-    }))
-    .map_err(|_| StoreOpenError::corrupt("the checkpoint is damaged"))?
-    .map_err(|error| open_error(error, "the checkpoint cannot be opened"))
+    Builder::new()
+        .set_cache_size(cache_bytes_max)
+        // Verifies every page, also after a clean end.
+        .set_check_integrity_on_open(true)
+        .create_with_backend(Backend(Witness::new(file)))
+        .map_err(|error| open_error(error, "the checkpoint cannot be opened"))
 }
 
 fn open_error(error: DatabaseError, what: &str) -> StoreOpenError {
     match error {
-        DatabaseError::Storage(StorageError::Io(source))
-            if source.kind() != io::ErrorKind::InvalidData =>
-        {
+        DatabaseError::Storage(StorageError::Io(source)) if !is_damage(&source) => {
             StoreOpenError::io(what)(source)
         }
-        DatabaseError::UpgradeRequired(found) => StoreOpenError::Version {
-            found: u64::from(found),
-            known: VERSION,
-        },
         other => StoreOpenError::corrupt(format!("{what}: {other}")),
     }
+}
+
+fn unreadable(error: io::Error) -> StoreOpenError {
+    let what = "the checkpoint cannot be read";
+    match is_damage(&error) {
+        true => StoreOpenError::corrupt(format!("{what}: {error}")),
+        false => StoreOpenError::io(what)(error),
+    }
+}
+
+/// Rather than a disk that may do better next time.
+fn is_damage(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, UnexpectedEof};
+    matches!(error.kind(), InvalidData | UnexpectedEof)
 }
 
 fn other(error: impl Into<redb::Error>) -> io::Error {
     match error.into() {
         redb::Error::Io(error) => error,
+        redb::Error::Corrupted(what) => io::Error::new(io::ErrorKind::InvalidData, what),
         error => io::Error::other(error),
     }
 }
 
 /// redb's own seam to its file, laid onto ours. It has no locks: the folder's lock covers it.
 #[derive(Debug)]
-struct Backend(Box<dyn DiskFile>);
+struct Backend(Witness);
 
 impl StorageBackend for Backend {
     fn len(&self) -> io::Result<u64> {
@@ -223,5 +250,16 @@ impl StorageBackend for Backend {
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.0.write_at(offset, data)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_redb_is_damage() {
+        let error = guarded::<()>(|| panic!("on purpose")).unwrap_err();
+        assert!(is_damage(&error), "{error}");
     }
 }

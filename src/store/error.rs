@@ -9,10 +9,14 @@ use std::sync::Arc;
 pub(crate) enum StoreFailed {
     #[error("the store is closed")]
     Closed,
-    /// A write or a sync failed. What is on disk is known only after a restart, so nothing is
-    /// read, written or retried in this process any more.
-    #[error("the store stopped for good: {0}; mend the disk and restart this process")]
+    /// A write, a sync or a read failed. What is on disk is known only after a restart, which
+    /// verifies it, so nothing is read, written or retried in this process any more.
+    #[error(
+        "the store stopped for good: {0}; mend the disk, or make room on it, and restart this \
+         process, which verifies what the disk holds"
+    )]
     Poisoned(Arc<str>),
+    /// What was read is what was written, but means nothing to this build.
     #[error("the store could not be read: {0}")]
     Read(Arc<str>),
     /// Refused before anything was queued.

@@ -29,6 +29,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod view;
+mod witness;
 mod writer;
 
 use std::path::Path;
@@ -111,8 +112,9 @@ impl Store {
 
     /// A store that forgets everything when it is dropped; batches are applied inline.
     pub(crate) fn in_memory() -> Store {
-        let view = Arc::new(View::new(None, table::Table::default(), 0));
         let health = Health::new();
+        let view = View::new(None, table::Table::default(), 0, health.clone());
+        let view = Arc::new(view);
         let engine = Engine::new(view.clone(), health.clone(), None);
         let writer = Writer::inline(engine, true);
         Self::new(view, health, writer)
@@ -152,12 +154,13 @@ impl Store {
         executor: Executor,
     ) -> Result<(Arc<View>, Arc<Health>, Engine), StoreOpenError> {
         let recovered = recovery::recover(disk.clone(), &config)?;
+        let health = Health::new();
         let view = Arc::new(View::new(
             Some(recovered.checkpoint),
             recovered.table,
             recovered.sequence,
+            health.clone(),
         ));
-        let health = Health::new();
         let work = Work {
             disk,
             view: view.clone(),
@@ -222,7 +225,8 @@ impl Store {
         self.inner.writer.queued_bytes()
     }
 
-    /// Reads what is durable. May wait for the disk, if the key is not in memory.
+    /// Reads what is durable. May wait for the disk, if the key is not in memory. A read that
+    /// fails, or meets damage, stops the store for good: to say `None` would be to forget.
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFailed> {
         self.inner.health.check()?;
         self.inner.view.get(key)

@@ -9,6 +9,7 @@ use super::Pair;
 use super::batch::Batch;
 use super::checkpoint::Checkpoint;
 use super::error::StoreFailed;
+use super::health::Health;
 use super::table::Table;
 
 /// Invariant: `active` over `frozen` over `checkpoint` is exactly the effect of the batches
@@ -23,6 +24,7 @@ pub(super) struct View {
     checkpoint: RwLock<Option<Checkpoint>>,
     sequence: AtomicU64,
     in_memory: bool,
+    health: Arc<Health>,
 }
 
 struct Tables {
@@ -32,7 +34,12 @@ struct Tables {
 }
 
 impl View {
-    pub(super) fn new(checkpoint: Option<Checkpoint>, active: Table, sequence: u64) -> Self {
+    pub(super) fn new(
+        checkpoint: Option<Checkpoint>,
+        active: Table,
+        sequence: u64,
+        health: Arc<Health>,
+    ) -> Self {
         Self {
             tables: RwLock::new(Tables {
                 active,
@@ -42,6 +49,7 @@ impl View {
             in_memory: checkpoint.is_none(),
             checkpoint: RwLock::new(checkpoint),
             sequence: AtomicU64::new(sequence),
+            health,
         }
     }
 
@@ -103,9 +111,11 @@ impl View {
         };
         // Begun under the lock, so that tables and checkpoint are of one moment; read outside,
         // so that a slow disk does not hold up the writer.
-        let reader = checkpoint.reader().map_err(read_failed)?;
+        let reader = checkpoint
+            .reader()
+            .map_err(|error| self.read_failed(&error))?;
         drop(tables);
-        reader.get(key).map_err(read_failed)
+        reader.get(key).map_err(|error| self.read_failed(&error))
     }
 
     pub(super) fn scan(&self, prefix: &[u8]) -> Result<Vec<Pair>, StoreFailed> {
@@ -121,13 +131,20 @@ impl View {
             }
         }
         let reader = checkpoint.as_ref().map(Checkpoint::reader).transpose();
-        let reader = reader.map_err(read_failed)?;
+        let reader = reader.map_err(|error| self.read_failed(&error))?;
         drop(tables);
         let older = match reader {
-            Some(reader) => reader.scan(prefix).map_err(read_failed)?,
+            Some(reader) => reader
+                .scan(prefix)
+                .map_err(|error| self.read_failed(&error))?,
             None => Vec::new(),
         };
         Ok(overlay(older, newer))
+    }
+
+    fn read_failed(&self, error: &io::Error) -> StoreFailed {
+        self.health
+            .poison(&format!("the checkpoint could not be read: {error}"))
     }
 
     /// Releases the checkpoint's file, once the last reader has let go of it.
@@ -159,10 +176,6 @@ fn overlay(older: Vec<Pair>, newer: BTreeMap<Vec<u8>, Option<Vec<u8>>>) -> Vec<P
     }
     pairs.extend(older);
     pairs
-}
-
-fn read_failed(error: io::Error) -> StoreFailed {
-    StoreFailed::Read(error.to_string().into())
 }
 
 fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {

@@ -4,7 +4,9 @@ mod behaviour;
 mod crash;
 mod damage;
 mod files;
+mod rot;
 mod simulated;
+mod slow;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc};
