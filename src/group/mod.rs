@@ -17,6 +17,7 @@ mod serve;
 mod state;
 mod subscribers;
 mod view;
+mod visit;
 pub(crate) mod wire;
 
 #[cfg(test)]
