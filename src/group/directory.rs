@@ -440,6 +440,12 @@ impl Directory {
         (groups.len(), self.of_others.load(Ordering::Relaxed))
     }
 
+    /// How many bytes of values others have proposed here that are not committed.
+    #[cfg(test)]
+    pub(crate) fn proposed_bytes(&self) -> usize {
+        self.proposed.used()
+    }
+
     #[cfg(test)]
     pub(crate) fn log_length(&self, id: GroupId) -> u64 {
         self.group(id)

@@ -31,6 +31,10 @@ use futures::future::BoxFuture;
 use crate::id::{GroupId, NodeId};
 
 pub(crate) use directory::{Directory, Interest};
+#[cfg(test)]
+pub(crate) use raft::{StoredElectorate, StoredSnapshotMeta, StoredVote};
+#[cfg(test)]
+pub(crate) use subscribers::SUBSCRIPTIONS_PER_OBSERVER_MAX;
 pub(crate) use view::{Sink, View};
 
 /// Why a message to another node had no answer.

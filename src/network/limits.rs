@@ -15,16 +15,17 @@ const VOTER_ALLOWANCE: Allowance = Allowance {
 const VOTER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Of an observer: requests open at once, bytes on the way.
+pub(super) const OBSERVER_STREAMS_MAX: u32 = 64;
 const OBSERVER_ALLOWANCE: Allowance = Allowance {
-    streams_max: 64,
+    streams_max: OBSERVER_STREAMS_MAX,
     receive_window_bytes: 1024 * 1024,
 };
 
 /// Bytes of requests, until they are answered, and of answers, until they are sent: what each
 /// observer may always have, what one may have beyond it, and what all may have beyond it.
 pub(super) const OBSERVER_SHARE_BYTES: usize = 256 * 1024;
-const OBSERVER_BYTES_MAX: usize = 64 * 1024 * 1024;
-const OBSERVERS_BYTES_MAX: usize = 256 * 1024 * 1024;
+pub(super) const OBSERVER_BYTES_MAX: usize = 64 * 1024 * 1024;
+pub(super) const OBSERVERS_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// The longest answer of an observer, which has little to say.
 pub(super) const OBSERVER_REPLY_BYTES_MAX: usize = 4 * 1024;

@@ -18,6 +18,8 @@ mod hostile_tests;
 mod places;
 mod quic;
 mod quic_connection;
+#[cfg(test)]
+pub(crate) mod raw;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod sim;
 #[cfg(test)]

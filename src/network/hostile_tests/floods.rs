@@ -1,0 +1,243 @@
+//! More than a node can take: what is too much is refused, and the others are served all the same.
+
+use std::collections::BTreeSet;
+use std::net::UdpSocket;
+use std::sync::Mutex;
+
+use futures::stream::{FuturesUnordered, StreamExt};
+
+use super::*;
+use crate::group::SUBSCRIPTIONS_PER_OBSERVER_MAX;
+use crate::network::limits::{
+    OBSERVER_BYTES_MAX, OBSERVER_SHARE_BYTES, OBSERVER_STREAMS_MAX, OBSERVERS_BYTES_MAX,
+};
+use crate::network::links::UNADMITTED_MAX;
+use crate::transport::raw::{self, RawStream};
+
+/// Names and addresses for three voters, on ports that the system hands out to nobody by itself.
+pub(super) fn addresses() -> Vec<(String, String)> {
+    static TAKEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let free = || loop {
+        let port = rand::random_range(12_000..20_000);
+        if TAKEN.lock().unwrap().insert(port) && UdpSocket::bind(("127.0.0.1", port)).is_ok() {
+            return format!("127.0.0.1:{port}");
+        }
+    };
+    NAMES.map(|name| (name.to_owned(), free())).into()
+}
+
+/// Strangers that say nothing fill all places: one that has something to say gets in at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_strangers_make_way_for_those_who_prove_something() {
+    let victim = Victim::alone().await;
+    let mut silent = Vec::new();
+    let endpoint = raw::endpoint([1; 32]).await;
+    for _ in 0..UNADMITTED_MAX + 10 {
+        let dialed = Raw::dial_from(&endpoint, victim.key(), victim.addr()).await;
+        silent.push(dialed.unwrap());
+    }
+    until("all have come", || {
+        silent.iter().filter(|raw| raw.is_closed()).count() >= 10
+    })
+    .await;
+    assert_eq!(victim.unadmitted(), [UNADMITTED_MAX, 0]);
+    // Admitted at the first attempt: `observer` makes no other.
+    let raw = victim.observer([2; 32]).await;
+    assert!(!raw.is_closed());
+    drop((raw, silent));
+    victim.survived().await;
+}
+
+/// Hundreds of strangers from several endpoints, again and again, while a link between two voters
+/// breaks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_strangers_keeps_voters_neither_from_linking_nor_from_deciding() {
+    let voters = addresses();
+    let mut nodes = Vec::new();
+    for name in NAMES {
+        nodes.push(Victim::start(name, &voters).await);
+    }
+    let linked = |node: &Victim| {
+        let status = node.network.status();
+        status.waiting_for.is_empty() && status.voters.iter().all(|voter| voter.linked)
+    };
+    until("all are linked", || nodes.iter().all(linked)).await;
+    let victim = &nodes[0];
+    let stop = tokio_util::sync::CancellationToken::new();
+    let flood: Vec<_> = (0..5)
+        .map(|n| {
+            let (key, addr, stop) = (victim.key(), victim.addr(), stop.clone());
+            let flooding = async move {
+                let endpoint = raw::endpoint([n + 1; 32]).await;
+                let mut held = Vec::new();
+                loop {
+                    for _ in 0..10 {
+                        held.extend(Raw::dial_from(&endpoint, key, addr).await);
+                    }
+                    held.retain(|raw| !raw.is_closed());
+                }
+            };
+            tokio::spawn(async move { stop.run_until_cancelled(flooding).await })
+        })
+        .collect();
+    let mut seen_max = 0;
+    until("all places of strangers are taken", || {
+        seen_max = seen_max.max(victim.unadmitted()[0]);
+        seen_max == UNADMITTED_MAX
+    })
+    .await;
+    for name in ["b", "c"] {
+        let voter = NodeId::of_voter(name);
+        let broken = victim.network.node.links.link(voter).unwrap();
+        broken.connection.close(0, "broken by the test");
+        until("it is linked anew", || {
+            let link = victim.network.node.links.link(voter);
+            link.is_some_and(|link| !std::sync::Arc::ptr_eq(&link, &broken))
+        })
+        .await;
+        victim.serves(&victim.network).await;
+        victim.serves(&nodes[1].network).await;
+    }
+    assert!(victim.unadmitted()[0] <= UNADMITTED_MAX);
+    stop.cancel();
+    for flooding in flood {
+        within("the flood ends", flooding).await.unwrap();
+    }
+    until("no stranger is left", || victim.unadmitted() == [0, 0]).await;
+    victim.works().await;
+    for node in &nodes {
+        node.network.shutdown().await;
+    }
+}
+
+/// Every way in which an observer can name a group that nobody knows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_new_groups_leaves_bounded_state_behind() {
+    let victim = Victim::alone().await;
+    let raw = victim.observer([7; 32]).await;
+    let directory = victim.network.directory();
+    let bodies = [
+        Body::Barrier { within_ms: 100 },
+        Body::Unsubscribe { number: 1 },
+        Body::Status,
+    ];
+    for n in 0..3_000 {
+        let answer = ask(&raw, group(n), bodies[n as usize % 3].clone()).await;
+        assert!(answer.is_ok(), "{answer:?}");
+    }
+    until("nothing of it is left", || {
+        directory.known_groups() == (0, 0)
+    })
+    .await;
+    // What it follows is kept, up to a limit that the refusal names.
+    let follow = |n: u64| ask(&raw, group(n), Body::Subscribe { number: 1 });
+    let many = SUBSCRIPTIONS_PER_OBSERVER_MAX as u64 + 50;
+    let mut asked = FuturesUnordered::new();
+    let mut refusals = Vec::new();
+    for n in 0..many {
+        asked.push(follow(n));
+        while asked.len() >= 32 || (n + 1 == many && !asked.is_empty()) {
+            match asked.next().await.unwrap().unwrap() {
+                Response::State(_) => {}
+                Response::Refused { reason } => refusals.push(reason),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert_eq!(refusals.len(), 50);
+    assert!(refusals[0].contains("16384 groups"), "{}", refusals[0]);
+    let known = SUBSCRIPTIONS_PER_OBSERVER_MAX;
+    until("the refused ones are forgotten", || {
+        directory.known_groups() == (known, known)
+    })
+    .await;
+    // What it followed before may still be followed anew, and others are served.
+    let again = follow(0).await;
+    assert!(matches!(again, Ok(Response::State(_))), "{again:?}");
+    victim.works().await;
+    drop(asked);
+    drop(raw);
+    let awake = 1;
+    until("all of it is forgotten", || {
+        directory.known_groups() == (awake, awake)
+    })
+    .await;
+    victim.survived().await;
+}
+
+/// 64 streams, each of which announces this much and sends a little of it.
+async fn half_sent(raw: &Raw, bytes: u32) -> Vec<RawStream> {
+    let mut streams = Vec::new();
+    for _ in 0..OBSERVER_STREAMS_MAX {
+        let opened = within("a stream", raw.send(&bytes.to_le_bytes())).await;
+        streams.push(opened.unwrap());
+    }
+    streams
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_sent_frames_never_cost_more_than_the_budgets() {
+    let victim = Victim::alone().await;
+    let shared = victim.network.node.links.budgets.observers.clone();
+    let honest = Network::join(victim.network.ticket()).await.unwrap();
+    victim.serves(&honest).await;
+    let mut attackers = Vec::new();
+    // One alone gets no more than is meant for one.
+    for n in 0..6 {
+        let raw = victim.observer([n + 1; 32]).await;
+        let streams = half_sent(&raw, 16 << 20).await;
+        let expected = ((usize::from(n) + 1) * OBSERVER_BYTES_MAX).min(OBSERVERS_BYTES_MAX);
+        until("it has what it can get", || shared.used() == expected).await;
+        attackers.push((raw, streams));
+    }
+    assert_eq!(shared.peak(), OBSERVERS_BYTES_MAX);
+    // There is nothing left to share, and everybody has a share of his own.
+    victim.serves(&honest).await;
+    victim.works().await;
+    let late = victim.observer([99; 32]).await;
+    let small = ask(&late, group(1), propose(1, OBSERVER_SHARE_BYTES / 2)).await;
+    assert!(matches!(small, Ok(Response::Committed { .. })), "{small:?}");
+    let large = ask(&late, group(2), propose(1, 2 * OBSERVER_SHARE_BYTES)).await;
+    assert!(large.is_err(), "{large:?}");
+    assert!(!late.is_closed());
+    drop(attackers);
+    until("all is given back", || shared.used() == 0).await;
+    let large = ask(&late, group(2), propose(1, 2 * OBSERVER_SHARE_BYTES)).await;
+    assert!(matches!(large, Ok(Response::Committed { .. })), "{large:?}");
+    assert_eq!(shared.peak(), OBSERVERS_BYTES_MAX);
+    drop(late);
+    honest.shutdown().await;
+    victim.survived().await;
+}
+
+/// Answers that are never read: they are paid for too, and given up after a while.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_nobody_reads_are_bounded_and_given_up() {
+    let victim = Victim::alone().await;
+    let shared = victim.network.node.links.budgets.observers.clone();
+    let raw = victim.observer([1; 32]).await;
+    let value = 8 << 20;
+    let decided = ask(&raw, group(1), propose(1, value)).await;
+    assert!(
+        matches!(decided, Ok(Response::Committed { .. })),
+        "{decided:?}"
+    );
+    until("its own answer is sent", || shared.used() == 0).await;
+    let barrier = Request::new(group(1), Body::Barrier { within_ms: 1_000 }).encode();
+    let barrier = raw::framed(&on_the_wire(&barrier));
+    let mut streams = Vec::new();
+    for _ in 0..OBSERVER_STREAMS_MAX {
+        let mut stream = raw.send(&barrier).await.unwrap();
+        stream.finish();
+        streams.push(stream);
+    }
+    // As many as one observer may have wait for it to read.
+    let waiting = OBSERVER_BYTES_MAX / (value + 100) * value;
+    until("answers wait", || shared.used() > waiting).await;
+    victim.works().await;
+    until("they are given up", || shared.used() == 0).await;
+    assert!(shared.peak() <= OBSERVER_BYTES_MAX + OBSERVER_SHARE_BYTES);
+    assert!(!raw.is_closed());
+    drop((raw, streams));
+    victim.survived().await;
+}
