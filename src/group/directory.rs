@@ -87,7 +87,7 @@ pub(crate) struct Directory {
     /// How many of them are of others; changed under the lock of `groups`.
     of_others: AtomicUsize,
     /// Values that others have proposed here.
-    pub(super) proposed: Arc<Pool>,
+    pub(crate) proposed: Arc<Pool>,
     /// What is on the way to subscribers.
     pub(super) pushed: Arc<Semaphore>,
     pub(super) pushers: Mutex<BTreeMap<NodeId, Arc<Pusher>>>,
@@ -438,12 +438,6 @@ impl Directory {
     pub(crate) fn known_groups(&self) -> (usize, usize) {
         let groups = self.groups();
         (groups.len(), self.of_others.load(Ordering::Relaxed))
-    }
-
-    /// How many bytes of values others have proposed here that are not committed.
-    #[cfg(test)]
-    pub(crate) fn proposed_bytes(&self) -> usize {
-        self.proposed.used()
     }
 
     #[cfg(test)]

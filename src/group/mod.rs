@@ -36,6 +36,8 @@ pub(crate) use raft::{StoredElectorate, StoredSnapshotMeta, StoredVote};
 #[cfg(test)]
 pub(crate) use subscribers::SUBSCRIPTIONS_PER_OBSERVER_MAX;
 pub(crate) use view::{Sink, View};
+#[cfg(test)]
+pub(crate) use visit::PROPOSED_BYTES_MAX;
 
 /// Why a message to another node had no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -80,6 +80,14 @@ impl Directory {
         if !self.peers().voters().contains(&peer) && is_of_voters(&request.body) {
             return Err("only voters may send this".into());
         }
+        if let Body::Propose { hops_left, .. } | Body::Settle { hops_left, .. } = request.body
+            && hops_left > HOPS_MAX
+        {
+            // Each hop may ask several voters: they multiply.
+            return Err(format!(
+                "no request is handed on more than {HOPS_MAX} times"
+            ));
+        }
         match request.body {
             Body::Update(state) => match self.known(id) {
                 Some(group) if !group.view.is_idle() => {
@@ -123,7 +131,7 @@ impl Directory {
                     return Ok(Response::Elsewhere { hint: None });
                 };
                 tracing::debug!(group = ?id, %command, %peer, hops_left, "asked to commit");
-                let (asked, hops_left) = (Ask::Commit(command), hops_left.min(HOPS_MAX));
+                let asked = Ask::Commit(command);
                 self.serve(&group, asked, hops_left, deadline(within_ms))
                     .await
             }
@@ -131,7 +139,6 @@ impl Directory {
                 hops_left,
                 within_ms,
             } => {
-                let hops_left = hops_left.min(HOPS_MAX);
                 self.serve(&group, Ask::Settle, hops_left, deadline(within_ms))
                     .await
             }

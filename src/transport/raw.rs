@@ -26,6 +26,8 @@ pub(crate) struct RawStream {
 pub(crate) async fn endpoint(seed: [u8; 32]) -> Endpoint {
     let config = QuicTransportConfig::builder()
         .keep_alive_interval(Duration::from_millis(250))
+        .max_idle_timeout(None)
+        .default_path_max_idle_timeout(Duration::from_secs(600))
         .receive_window(VarInt::from_u32(WINDOW_BYTES))
         .build();
     Endpoint::builder(presets::Minimal)

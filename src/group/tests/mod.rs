@@ -1,5 +1,6 @@
 //! Groups on whole nodes, over the simulated network in paused time.
 
+mod limits;
 mod schedules;
 mod suite;
 

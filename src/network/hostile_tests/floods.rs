@@ -2,9 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::net::UdpSocket;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
+use futures::future::join_all;
 use futures::stream::{FuturesUnordered, StreamExt};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::group::SUBSCRIPTIONS_PER_OBSERVER_MAX;
@@ -13,6 +17,9 @@ use crate::network::limits::{
 };
 use crate::network::links::UNADMITTED_MAX;
 use crate::transport::raw::{self, RawStream};
+
+/// Held by each of these tests: together they are more than a small machine can take.
+pub(super) static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// Names and addresses for three voters, on ports that the system hands out to nobody by itself.
 pub(super) fn addresses() -> Vec<(String, String)> {
@@ -26,25 +33,62 @@ pub(super) fn addresses() -> Vec<(String, String)> {
     NAMES.map(|name| (name.to_owned(), free())).into()
 }
 
+/// Dials from several endpoints for as long as it may, holds what it gets, and says nothing.
+struct Flood {
+    stop: CancellationToken,
+    /// How many strangers have come.
+    came: Arc<AtomicUsize>,
+    endpoints: Vec<JoinHandle<Option<()>>>,
+}
+
+impl Flood {
+    fn new(victim: &Victim, endpoints: u8) -> Self {
+        let (stop, came) = (CancellationToken::new(), Arc::<AtomicUsize>::default());
+        let flooding = |n: u8| {
+            let (key, addr, stop, came) = (victim.key(), victim.addr(), stop.clone(), came.clone());
+            let flooding = async move {
+                let endpoint = raw::endpoint([n + 100; 32]).await;
+                let mut held = Vec::new();
+                loop {
+                    let dials = (0..10).map(|_| Raw::dial_from(&endpoint, key, addr));
+                    held.extend(join_all(dials).await.into_iter().flatten());
+                    came.fetch_add(10, Ordering::Relaxed);
+                    held.retain(|raw| !raw.is_closed());
+                }
+            };
+            tokio::spawn(async move { stop.run_until_cancelled(flooding).await })
+        };
+        let endpoints = (0..endpoints).map(flooding).collect();
+        Self {
+            stop,
+            came,
+            endpoints,
+        }
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        for flooding in self.endpoints {
+            within("the flood ends", flooding).await.unwrap();
+        }
+    }
+}
+
 /// Strangers that say nothing fill all places: one that has something to say gets in at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silent_strangers_make_way_for_those_who_prove_something() {
+    let _alone = ALONE.lock().await;
     let victim = Victim::alone().await;
-    let mut silent = Vec::new();
-    let endpoint = raw::endpoint([1; 32]).await;
-    for _ in 0..UNADMITTED_MAX + 10 {
-        let dialed = Raw::dial_from(&endpoint, victim.key(), victim.addr()).await;
-        silent.push(dialed.unwrap());
-    }
-    until("all have come", || {
-        silent.iter().filter(|raw| raw.is_closed()).count() >= 10
+    let flood = Flood::new(&victim, 3);
+    until("all places are taken", || {
+        victim.unadmitted() == [UNADMITTED_MAX, 0]
     })
     .await;
-    assert_eq!(victim.unadmitted(), [UNADMITTED_MAX, 0]);
     // Admitted at the first attempt: `observer` makes no other.
     let raw = victim.observer([2; 32]).await;
     assert!(!raw.is_closed());
-    drop((raw, silent));
+    flood.end().await;
+    drop(raw);
     victim.survived().await;
 }
 
@@ -52,6 +96,7 @@ async fn silent_strangers_make_way_for_those_who_prove_something() {
 /// breaks.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_strangers_keeps_voters_neither_from_linking_nor_from_deciding() {
+    let _alone = ALONE.lock().await;
     let voters = addresses();
     let mut nodes = Vec::new();
     for name in NAMES {
@@ -63,27 +108,9 @@ async fn a_flood_of_strangers_keeps_voters_neither_from_linking_nor_from_decidin
     };
     until("all are linked", || nodes.iter().all(linked)).await;
     let victim = &nodes[0];
-    let stop = tokio_util::sync::CancellationToken::new();
-    let flood: Vec<_> = (0..5)
-        .map(|n| {
-            let (key, addr, stop) = (victim.key(), victim.addr(), stop.clone());
-            let flooding = async move {
-                let endpoint = raw::endpoint([n + 1; 32]).await;
-                let mut held = Vec::new();
-                loop {
-                    for _ in 0..10 {
-                        held.extend(Raw::dial_from(&endpoint, key, addr).await);
-                    }
-                    held.retain(|raw| !raw.is_closed());
-                }
-            };
-            tokio::spawn(async move { stop.run_until_cancelled(flooding).await })
-        })
-        .collect();
-    let mut seen_max = 0;
-    until("all places of strangers are taken", || {
-        seen_max = seen_max.max(victim.unadmitted()[0]);
-        seen_max == UNADMITTED_MAX
+    let flood = Flood::new(victim, 5);
+    until("a hundred strangers have come", || {
+        flood.came.load(Ordering::Relaxed) >= 100
     })
     .await;
     for name in ["b", "c"] {
@@ -92,17 +119,14 @@ async fn a_flood_of_strangers_keeps_voters_neither_from_linking_nor_from_decidin
         broken.connection.close(0, "broken by the test");
         until("it is linked anew", || {
             let link = victim.network.node.links.link(voter);
-            link.is_some_and(|link| !std::sync::Arc::ptr_eq(&link, &broken))
+            link.is_some_and(|link| !Arc::ptr_eq(&link, &broken))
         })
         .await;
         victim.serves(&victim.network).await;
         victim.serves(&nodes[1].network).await;
     }
     assert!(victim.unadmitted()[0] <= UNADMITTED_MAX);
-    stop.cancel();
-    for flooding in flood {
-        within("the flood ends", flooding).await.unwrap();
-    }
+    flood.end().await;
     until("no stranger is left", || victim.unadmitted() == [0, 0]).await;
     victim.works().await;
     for node in &nodes {
@@ -113,6 +137,7 @@ async fn a_flood_of_strangers_keeps_voters_neither_from_linking_nor_from_decidin
 /// Every way in which an observer can name a group that nobody knows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_new_groups_leaves_bounded_state_behind() {
+    let _alone = ALONE.lock().await;
     let victim = Victim::alone().await;
     let raw = victim.observer([7; 32]).await;
     let directory = victim.network.directory();
@@ -165,10 +190,13 @@ async fn a_flood_of_new_groups_leaves_bounded_state_behind() {
     victim.survived().await;
 }
 
-/// 64 streams, each of which announces this much and sends a little of it.
+/// Streams of an observer that it can surely have: new credit is told in steps of an eighth.
+const STREAMS: u32 = OBSERVER_STREAMS_MAX * 7 / 8;
+
+/// As many streams, each of which announces this much and sends nothing of it.
 async fn half_sent(raw: &Raw, bytes: u32) -> Vec<RawStream> {
     let mut streams = Vec::new();
-    for _ in 0..OBSERVER_STREAMS_MAX {
+    for _ in 0..STREAMS {
         let opened = within("a stream", raw.send(&bytes.to_le_bytes())).await;
         streams.push(opened.unwrap());
     }
@@ -177,6 +205,7 @@ async fn half_sent(raw: &Raw, bytes: u32) -> Vec<RawStream> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_sent_frames_never_cost_more_than_the_budgets() {
+    let _alone = ALONE.lock().await;
     let victim = Victim::alone().await;
     let shared = victim.network.node.links.budgets.observers.clone();
     let honest = Network::join(victim.network.ticket()).await.unwrap();
@@ -213,6 +242,7 @@ async fn half_sent_frames_never_cost_more_than_the_budgets() {
 /// Answers that are never read: they are paid for too, and given up after a while.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_that_nobody_reads_are_bounded_and_given_up() {
+    let _alone = ALONE.lock().await;
     let victim = Victim::alone().await;
     let shared = victim.network.node.links.budgets.observers.clone();
     let raw = victim.observer([1; 32]).await;
@@ -226,7 +256,7 @@ async fn answers_that_nobody_reads_are_bounded_and_given_up() {
     let barrier = Request::new(group(1), Body::Barrier { within_ms: 1_000 }).encode();
     let barrier = raw::framed(&on_the_wire(&barrier));
     let mut streams = Vec::new();
-    for _ in 0..OBSERVER_STREAMS_MAX {
+    for _ in 0..STREAMS {
         let mut stream = raw.send(&barrier).await.unwrap();
         stream.finish();
         streams.push(stream);
@@ -236,8 +266,7 @@ async fn answers_that_nobody_reads_are_bounded_and_given_up() {
     until("answers wait", || shared.used() > waiting).await;
     victim.works().await;
     until("they are given up", || shared.used() == 0).await;
-    assert!(shared.peak() <= OBSERVER_BYTES_MAX + OBSERVER_SHARE_BYTES);
-    assert!(!raw.is_closed());
+    assert!(shared.peak() <= OBSERVER_BYTES_MAX);
     drop((raw, streams));
     victim.survived().await;
 }

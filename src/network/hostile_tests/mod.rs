@@ -17,7 +17,7 @@ use super::{Network, Secret};
 use crate::group::wire::{Body, Request, Response};
 use crate::id::{GroupId, NodeId, ProposalId};
 use crate::machine::{Command, Proposal};
-use crate::once::{Claim, Once};
+use crate::once::{Claim, ClaimError, Once, Pending};
 use crate::transport::PeerKey;
 use crate::transport::raw::Raw;
 
@@ -154,7 +154,7 @@ impl Victim {
             self.unadmitted() == [0, 0]
                 && links.linked().is_empty()
                 && links.budgets.observers.used() == 0
-                && self.network.directory().proposed_bytes() == 0
+                && self.network.directory().proposed.used() == 0
                 && links.tasks.len() <= self.tasks + self.awake()
         })
         .await;
@@ -171,10 +171,12 @@ impl Victim {
         let id = format!("cell {}", rand::random::<u64>());
         let cell = Once::<u64>::writer(honest, id.as_str());
         within("a claim of an honest node", async {
+            let mut pending = Pending::from(7);
             loop {
-                match cell.claim(7).await {
+                pending = match cell.claim(pending).await {
                     Ok(claim) => break assert!(matches!(claim, Claim::Won(_)), "{claim:?}"),
-                    Err(error) => tracing::debug!(%error, "again"),
+                    Err(ClaimError::Offline(pending)) => pending,
+                    Err(error) => panic!("{error}"),
                 }
             }
         })

@@ -4,8 +4,10 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::*;
-use crate::group::wire::{EPOCH, RaftRequest, State};
-use crate::group::{CallError, Peers, StoredElectorate, StoredSnapshotMeta, StoredVote};
+use crate::group::wire::{EPOCH, HOPS_MAX, RaftRequest, State};
+use crate::group::{
+    CallError, PROPOSED_BYTES_MAX, Peers, StoredElectorate, StoredSnapshotMeta, StoredVote,
+};
 use crate::id::Version;
 use crate::machine::Record;
 use crate::transport::{IrohTransport, LinkConfig, Transport};
@@ -160,6 +162,22 @@ async fn what_this_version_does_not_know_is_refused_and_never_applied() {
     let large = propose(1, crate::codec::VALUE_BYTES_CAP + 1);
     let reason = refused(&raw, &Request::new(group(1), large).encode()).await;
     assert!(reason.contains("larger than any cell"), "{reason}");
+    let command = command(1, 8);
+    let (hops_left, within_ms) = (HOPS_MAX + 1, 10_000);
+    for endless in [
+        Body::Settle {
+            hops_left,
+            within_ms,
+        },
+        Body::Propose {
+            command,
+            hops_left,
+            within_ms,
+        },
+    ] {
+        let reason = refused(&raw, &Request::new(group(1), endless).encode()).await;
+        assert_eq!(reason, "no request is handed on more than 2 times");
+    }
     // None of it reached a group, and the link is as good as before.
     assert_eq!(victim.network.directory().known_groups(), (0, 0));
     let decided = ask_bytes(&raw, &good).await;
@@ -182,7 +200,7 @@ async fn damaged_requests_are_answered_or_refused() {
         Body::Subscribe { number: 1 },
         Body::Unsubscribe { number: 1 },
         Body::Settle {
-            hops_left: 255,
+            hops_left: 1,
             within_ms: 100,
         },
         propose(1, 8),
@@ -285,7 +303,7 @@ async fn what_a_peer_asked_for_ends_with_its_link() {
     let raw = victim.observer([7; 32]).await;
     let forever = Body::Propose {
         command: command(1, 8_000),
-        hops_left: 255,
+        hops_left: 1,
         within_ms: u64::MAX,
     };
     let frame = on_the_wire(&Request::new(group(1), forever).encode());
@@ -299,19 +317,40 @@ async fn what_a_peer_asked_for_ends_with_its_link() {
         streams.push(stream);
     }
     let directory = victim.network.directory();
-    until("ten proposals wait", || {
-        directory.proposed_bytes() == 80_000
-    })
-    .await;
+    until("ten proposals wait", || directory.proposed.used() == 80_000).await;
     raw.close();
     // Long before the minute is over that any request may take.
     let gone = tokio::time::timeout(DEADLINE / 3, async {
-        while directory.proposed_bytes() > 0 || !links.linked().is_empty() {
+        while directory.proposed.used() > 0 || !links.linked().is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     });
     gone.await.expect("the requests end with the link");
     victim.network.shutdown().await;
+}
+
+/// The values of others that wait for a commit have a limit; small ones are always taken.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proposal_beyond_the_limit_is_sent_elsewhere() {
+    let victim = Victim::alone().await;
+    let raw = victim.observer([7; 32]).await;
+    let directory = victim.network.directory();
+    let held = directory.proposed.take(PROPOSED_BYTES_MAX - 9_999).unwrap();
+    let large = ask(&raw, group(1), propose(1, 10_000)).await;
+    assert_eq!(large, Ok(Response::Elsewhere { hint: None }));
+    for (n, bytes) in [(2, 9_999), (3, 8)] {
+        let answer = ask(&raw, group(n), propose(1, bytes)).await;
+        assert!(
+            matches!(answer, Ok(Response::Committed { .. })),
+            "{answer:?}"
+        );
+    }
+    assert_eq!(directory.proposed.used(), PROPOSED_BYTES_MAX - 9_999);
+    drop(held);
+    let large = ask(&raw, group(1), propose(1, 10_000)).await;
+    assert!(matches!(large, Ok(Response::Committed { .. })), "{large:?}");
+    drop(raw);
+    victim.survived().await;
 }
 
 /// An observer has little to say: a long answer of it is not read.
