@@ -13,10 +13,13 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::group::SUBSCRIPTIONS_PER_OBSERVER_MAX;
 use crate::network::limits::{
-    OBSERVER_BYTES_MAX, OBSERVER_SHARE_BYTES, OBSERVER_STREAMS_MAX, OBSERVERS_BYTES_MAX,
+    OBSERVER_BYTES_MAX, OBSERVER_LINKS_MAX, OBSERVER_SHARE_BYTES, OBSERVER_STREAMS_MAX,
+    OBSERVERS_BYTES_MAX,
 };
 use crate::network::links::UNADMITTED_MAX;
+use crate::transport::Transport;
 use crate::transport::raw::{self, RawStream};
+use crate::transport::sim::SimNet;
 
 /// Held by each of these tests: together they are more than a small machine can take.
 pub(super) static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
@@ -269,4 +272,63 @@ async fn answers_that_nobody_reads_are_bounded_and_given_up() {
     assert!(shared.peak() <= OBSERVER_BYTES_MAX);
     drop((raw, streams));
     victim.survived().await;
+}
+
+/// Two are welcome at the same moment, and there is one place left for a link.
+#[tokio::test(start_paused = true)]
+async fn no_more_observers_are_linked_than_there_are_places() {
+    let net = SimNet::new(1);
+    let voters = [("a", "127.0.0.1:100")];
+    let voter = Network::builder(NETWORK)
+        .electorate(voters)
+        .voter("a")
+        .secret(secret())
+        .in_memory()
+        .simulated(&net);
+    let victim = Victim {
+        network: voter.start().await.unwrap(),
+        electorate: Electorate::new(vec![("a".into(), "127.0.0.1:100".into())]).unwrap(),
+        tasks: 0,
+    };
+    let terms = victim.observer_terms();
+    let confirm = Confirm {
+        sequence: 0,
+        boots: None,
+    };
+    let mut peers = Vec::new();
+    for n in 0..OBSERVER_LINKS_MAX + 2 {
+        let seed = *blake3::hash(&n.to_le_bytes()).as_bytes();
+        let peer = net.bind(seed, "127.0.0.1:0".parse().unwrap()).unwrap();
+        let connection = peer.dial(victim.key(), victim.addr()).await.unwrap();
+        let binding = Binding {
+            exported: connection.binding().unwrap(),
+            dialer: peer.local_key().0,
+            acceptor: victim.key().0,
+        };
+        let hello = Hello::new(&terms, Kind::Observer, &binding, None, None).unwrap();
+        if n < OBSERVER_LINKS_MAX + 1 {
+            let welcome = connection.request(hello.to_bytes(), 4_096).await.unwrap();
+            assert!(answer_from_bytes::<Welcome>(&welcome).unwrap().is_ok());
+        }
+        peers.push((peer, connection, hello));
+        // The last three are not confirmed yet.
+        if n < OBSERVER_LINKS_MAX - 1 {
+            let admitted = peers[n].1.request(confirm.to_bytes(), 4_096).await;
+            let admitted = answer_from_bytes(&admitted.unwrap()).unwrap();
+            assert_eq!(admitted, Ok(Admitted));
+        }
+    }
+    let mut heard = Vec::new();
+    for n in [OBSERVER_LINKS_MAX - 1, OBSERVER_LINKS_MAX] {
+        let answer = peers[n].1.request(confirm.to_bytes(), 4_096).await.unwrap();
+        heard.push(answer_from_bytes::<Admitted>(&answer).unwrap());
+    }
+    assert_eq!(heard, [Ok(Admitted), Err(Refusal::NotReady)]);
+    assert_eq!(victim.network.node.links.linked().len(), OBSERVER_LINKS_MAX);
+    // And whoever comes later hears why at once.
+    let (_, late, hello) = peers.last().unwrap();
+    let answer = late.request(hello.to_bytes(), 4_096).await.unwrap();
+    let heard = answer_from_bytes::<Welcome>(&answer).unwrap().unwrap_err();
+    assert!(matches!(heard, Refusal::Crowded { .. }), "{heard}");
+    victim.network.shutdown().await;
 }

@@ -278,7 +278,7 @@ async fn a_frame_that_takes_too_long_is_given_up() {
     victim.survived().await;
 }
 
-/// One voter of three that has lost the others: what it is asked to commit has to wait.
+/// A leader that has lost the others: what it is asked to commit has to wait.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_peer_asked_for_ends_with_its_link() {
     let voters = super::floods::addresses();
@@ -295,12 +295,18 @@ async fn what_a_peer_asked_for_ends_with_its_link() {
     }
     let others = nodes.split_off(1);
     let victim = nodes.pop().unwrap();
+    let raw = victim.observer([7; 32]).await;
+    let decided = ask(&raw, group(1), propose(1, 8)).await;
+    let me = victim.network.node_id();
+    assert!(
+        matches!(&decided, Ok(Response::Committed { leader, .. }) if *leader == me),
+        "{decided:?}"
+    );
     for other in others {
         other.network.shutdown().await;
     }
     let links = &victim.network.node.links;
-    until("the others are gone", || links.linked().is_empty()).await;
-    let raw = victim.observer([7; 32]).await;
+    until("the others are gone", || links.linked().len() == 1).await;
     let forever = Body::Propose {
         command: command(1, 8_000),
         hops_left: 1,
