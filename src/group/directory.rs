@@ -6,19 +6,21 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::id::{GroupId, NodeId};
 use crate::machine::Command;
 use crate::store::Store;
+use crate::transport::Pool;
 
-use super::Peers;
 use super::disk::{Disk, Held};
-use super::push::Pusher;
+use super::push::{PUSHED_KIB_MAX, Pusher};
 use super::replica::Replica;
 use super::view::View;
+use super::visit::PROPOSED_BYTES_MAX;
 use super::wire::{Body, Request};
+use super::{ATTEMPT, Peers};
 
 /// The most replicas that are awake on one voter at once (each holds about 124 KiB).
 pub(crate) const AWAKE_GROUPS_MAX: usize = 16_384;
@@ -42,6 +44,8 @@ pub(crate) struct Group {
     pub(super) replica: OnceCell<Arc<Replica>>,
     /// Who committed something last, for nodes without an awake replica.
     leader: Mutex<Option<NodeId>>,
+    /// It came to be known here by another node, and counts as such.
+    of_others: bool,
 }
 
 impl Group {
@@ -81,6 +85,12 @@ pub(crate) struct Directory {
     store: Option<Store>,
     down: CancellationToken,
     groups: Mutex<BTreeMap<GroupId, Arc<Group>>>,
+    /// How many of them are of others; changed under the lock of `groups`.
+    of_others: AtomicUsize,
+    /// Values that others have proposed here.
+    pub(crate) proposed: Arc<Pool>,
+    /// What is on the way to subscribers.
+    pub(super) pushed: Arc<Semaphore>,
     pub(super) pushers: Mutex<BTreeMap<NodeId, Arc<Pusher>>>,
     /// Whether the node was in touch when links last changed.
     in_touch: Mutex<bool>,
@@ -132,6 +142,9 @@ impl Directory {
             store,
             down,
             groups: Mutex::default(),
+            of_others: AtomicUsize::new(0),
+            proposed: Pool::new(PROPOSED_BYTES_MAX),
+            pushed: Arc::new(Semaphore::new(PUSHED_KIB_MAX)),
             pushers: Mutex::default(),
             in_touch,
             closing: tokio::sync::RwLock::default(),
@@ -155,14 +168,32 @@ impl Directory {
 
     pub(super) fn group(&self, id: GroupId) -> Arc<Group> {
         let mut groups = self.groups();
-        let group = groups.entry(id).or_insert_with(|| {
-            Arc::new(Group {
-                view: Arc::new(View::new(id, self.down.clone())),
-                replica: OnceCell::new(),
-                leader: Mutex::default(),
-            })
-        });
-        group.clone()
+        let group = groups.entry(id);
+        group.or_insert_with(|| self.new_group(id, false)).clone()
+    }
+
+    /// The same on behalf of another node; `None` if it is not known and there are `max` of those.
+    pub(super) fn group_of_others(&self, id: GroupId, max: usize) -> Option<Arc<Group>> {
+        let mut groups = self.groups();
+        if let Some(known) = groups.get(&id) {
+            return Some(known.clone());
+        }
+        if self.of_others.load(Ordering::Relaxed) >= max {
+            return None;
+        }
+        self.of_others.fetch_add(1, Ordering::Relaxed);
+        let group = self.new_group(id, true);
+        groups.insert(id, group.clone());
+        Some(group)
+    }
+
+    fn new_group(&self, id: GroupId, of_others: bool) -> Arc<Group> {
+        Arc::new(Group {
+            view: Arc::new(View::new(id, self.down.clone())),
+            replica: OnceCell::new(),
+            leader: Mutex::default(),
+            of_others,
+        })
     }
 
     /// A group that this node has to do with already.
@@ -188,7 +219,7 @@ impl Directory {
             let call = self.peers.call(voter, request.encode());
             self.peers.spawn(Box::pin(async move {
                 // If it is lost, the voter learns it from our refusal of its next update.
-                let _ = call.await;
+                let _ = tokio::time::timeout(ATTEMPT, call).await;
             }));
         }
         if group.view.is_wanted() {
@@ -209,7 +240,10 @@ impl Directory {
             Arc::strong_count(group) == 1 && group.awake().is_none() && group.view.is_idle()
         };
         if groups.get(&id).is_some_and(idle) {
-            groups.remove(&id);
+            let forgotten = groups.remove(&id);
+            if forgotten.is_some_and(|group| group.of_others) {
+                self.of_others.fetch_sub(1, Ordering::Relaxed);
+            }
         }
     }
 
@@ -422,6 +456,13 @@ impl Directory {
         {
             tracing::warn!("some replicas did not stop within {STOP_MS} ms");
         }
+    }
+
+    /// How many groups are known here, and how many of them are of others.
+    #[cfg(test)]
+    pub(crate) fn known_groups(&self) -> (usize, usize) {
+        let groups = self.groups();
+        (groups.len(), self.of_others.load(Ordering::Relaxed))
     }
 
     #[cfg(test)]

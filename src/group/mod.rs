@@ -18,6 +18,7 @@ mod serve;
 mod state;
 mod subscribers;
 mod view;
+mod visit;
 pub(crate) mod wire;
 
 #[cfg(test)]
@@ -31,7 +32,13 @@ use futures::future::BoxFuture;
 use crate::id::{GroupId, NodeId};
 
 pub(crate) use directory::{Directory, Interest};
+#[cfg(test)]
+pub(crate) use raft::{StoredElectorate, StoredSnapshotMeta, StoredVote};
+#[cfg(test)]
+pub(crate) use subscribers::SUBSCRIPTIONS_PER_OBSERVER_MAX;
 pub(crate) use view::{Sink, View};
+#[cfg(test)]
+pub(crate) use visit::PROPOSED_BYTES_MAX;
 
 /// Why a message to another node had no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -9,14 +9,21 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
+use crate::codec::FRAME_BYTES_MAX;
 use crate::id::{GroupId, NodeId};
 
 use super::directory::Directory;
 use super::route::LINK_BYTES_PER_MS;
 use super::wire::{Body, Request, Response};
 
-/// The most groups that one peer may be subscribed to.
-pub(crate) const SUBSCRIPTIONS_PER_PEER_MAX: usize = 65_536;
+/// The most bytes that may be on the way to all subscribers together; more waits. Small updates go
+/// at once: there is one a peer.
+const PUSHED_BYTES_MAX: usize = 256 * 1024 * 1024;
+const PUSHED_FREE_BYTES: usize = 4 * 1024;
+
+/// The same, as it is counted: the largest frame is a part of it.
+pub(super) const PUSHED_KIB_MAX: usize = PUSHED_BYTES_MAX / 1024;
+const _: () = assert!(PUSHED_BYTES_MAX >= FRAME_BYTES_MAX);
 
 /// How long a peer may take to confirm an update before it is sent again.
 const UPDATE_MS: u64 = 1_000;
@@ -51,10 +58,10 @@ impl Pusher {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// False if the peer has too many already.
-    pub(crate) fn add(&self, group: GroupId) -> bool {
+    /// False if the peer has `max` already.
+    pub(crate) fn add(&self, group: GroupId, max: usize) -> bool {
         let mut queue = self.queue();
-        if queue.subscribed.len() >= SUBSCRIPTIONS_PER_PEER_MAX {
+        if queue.subscribed.len() >= max {
             return queue.subscribed.contains_key(&group);
         }
         queue.subscribed.insert(group, false);
@@ -132,6 +139,15 @@ impl Pusher {
             if has_record {
                 state.record = None;
             }
+            // Taken before the value is copied into a frame.
+            let bytes = (state.record.as_ref()).map_or(0, |record| record.proposal.value.len());
+            let _room = match u32::try_from(bytes.div_ceil(1024)) {
+                Ok(kib) if bytes > PUSHED_FREE_BYTES => {
+                    // Never closed.
+                    directory.pushed.clone().acquire_many_owned(kib).await.ok()
+                }
+                _ => None,
+            };
             let frame = Request::new(group, Body::Update(state)).encode();
             let within_ms = UPDATE_MS + frame.len() as u64 / LINK_BYTES_PER_MS;
             let call = directory.peers().call(self.peer, frame);

@@ -13,7 +13,8 @@ use super::ATTEMPT;
 use super::directory::{Directory, Group};
 use super::replica::Lead;
 use super::route::{Ask, NoAnswer};
-use super::wire::{Body, EPOCH, Request, Response};
+use super::visit::wait_in;
+use super::wire::{Body, EPOCH, HOPS_MAX, Request, Response};
 
 /// The longest that a request of another node may keep this one busy, in milliseconds.
 const WITHIN_MS_MAX: u64 = 60_000;
@@ -35,124 +36,131 @@ fn check(command: &Command) -> Result<(), &'static str> {
     }
 }
 
+/// What nobody but a voter has a reason to send.
+fn is_of_voters(body: &Body) -> bool {
+    match body {
+        Body::Raft(_) | Body::Status | Body::Update(_) | Body::Orphaned => true,
+        Body::Propose { .. }
+        | Body::Settle { .. }
+        | Body::Barrier { .. }
+        | Body::Subscribe { .. }
+        | Body::Unsubscribe { .. } => false,
+    }
+}
+
 impl Directory {
-    /// Answers one frame of an admitted peer.
-    pub(crate) async fn answer(self: &Arc<Self>, peer: NodeId, frame: &[u8]) -> Vec<u8> {
-        let response = match Request::decode(frame) {
-            Ok(request) if request.epoch != EPOCH => Response::Refused {
-                reason: format!("epoch {} is not known here", request.epoch),
-            },
-            Ok(request) => self.handle(peer, request).await,
-            Err(error) => {
-                tracing::warn!(%peer, %error, "refused a frame");
-                Response::Refused {
-                    reason: error.to_string(),
+    /// Answers one frame of an admitted peer. The frame is not needed until the answer is there.
+    pub(crate) fn answer(
+        self: &Arc<Self>,
+        peer: NodeId,
+        frame: &[u8],
+    ) -> impl Future<Output = Vec<u8>> + Send + use<> {
+        let (this, request) = (self.clone(), Request::decode(frame));
+        async move {
+            let answer = match request {
+                Ok(request) if request.epoch != EPOCH => {
+                    Err(format!("epoch {} is not known here", request.epoch))
                 }
-            }
-        };
-        response.encode()
+                Ok(request) => this.handle(peer, request).await,
+                Err(error) => {
+                    tracing::warn!(%peer, %error, "refused a frame");
+                    Err(error.to_string())
+                }
+            };
+            let response = answer.unwrap_or_else(|reason| Response::Refused { reason });
+            response.encode()
+        }
     }
 
-    async fn handle(self: &Arc<Self>, peer: NodeId, request: Request) -> Response {
-        let from_voter = self.peers().voters().contains(&peer);
+    /// The answer, or why there is none.
+    async fn handle(self: &Arc<Self>, peer: NodeId, request: Request) -> Result<Response, String> {
         let deadline =
             |within_ms: u64| Instant::now() + Duration::from_millis(within_ms.min(WITHIN_MS_MAX));
-        let refused = |reason: &str| Response::Refused {
-            reason: reason.into(),
-        };
         let id = request.group;
+        if !self.peers().voters().contains(&peer) && is_of_voters(&request.body) {
+            return Err("only voters may send this".into());
+        }
+        if let Body::Propose { hops_left, .. } | Body::Settle { hops_left, .. } = request.body
+            && hops_left > HOPS_MAX
+        {
+            // Each hop may ask several voters: they multiply.
+            return Err(format!(
+                "no request is handed on more than {HOPS_MAX} times"
+            ));
+        }
         match request.body {
-            Body::Raft(_) | Body::Status if !from_voter => refused("only voters may send this"),
-            Body::Update(_) | Body::Orphaned if !from_voter => refused("only voters may send this"),
             Body::Update(state) => match self.known(id) {
                 Some(group) if !group.view.is_idle() => {
                     group.view.observe(state.version, state.record.as_ref());
-                    Response::Done
+                    return Ok(Response::Done);
                 }
-                _ => refused("not wanted any more"),
+                _ => return Err("not wanted any more".into()),
             },
             Body::Orphaned => {
                 self.orphaned_by(peer);
-                Response::Done
+                return Ok(Response::Done);
             }
-            // What follows is for voters that may vote.
-            _ if let Err(reason) = self.store() => Response::Refused { reason },
+            _ => {}
+        }
+        // What follows is for voters that may vote.
+        self.store()?;
+        if let Body::Unsubscribe { number } = request.body {
+            if let Some(group) = self.known(id) {
+                self.unsubscribe(peer, number, &group);
+                self.forget_idle(group);
+            }
+            return Ok(Response::Done);
+        }
+        let group = self.visit(peer, id)?;
+        let served = match request.body {
             Body::Raft(message) => {
-                let group = self.group(id);
-                let replica = match self.wake(&group).await {
-                    Ok(replica) => replica,
-                    Err(reason) => {
-                        self.forget_idle(group);
-                        return Response::Refused { reason };
-                    }
-                };
-                match replica.answer(message).await {
-                    Ok(response) => Response::Raft(response),
-                    Err(reason) => Response::Refused { reason },
-                }
+                let replica = self.wake(&group).await?;
+                return replica.answer(message).await.map(Response::Raft);
             }
             Body::Status => {
-                let group = self.group(id);
                 let status = self.own_status(&group).await;
-                self.forget_idle(group);
-                status.unwrap_or_else(|| refused("the stored state is not readable"))
+                return status.ok_or_else(|| "the stored state is not readable".into());
             }
             Body::Propose {
                 command,
                 hops_left,
                 within_ms,
             } => {
-                if let Err(reason) = check(&command) {
-                    return refused(reason);
-                }
-                let group = self.group(id);
+                check(&command)?;
+                let Some(_waiting) = wait_in(&self.proposed, &command) else {
+                    return Ok(Response::Elsewhere { hint: None });
+                };
                 tracing::debug!(group = ?id, %command, %peer, hops_left, "asked to commit");
                 let asked = Ask::Commit(command);
-                let served = self.serve(&group, asked, hops_left, deadline(within_ms));
-                let served = served.await;
-                self.forget_idle(group);
-                served.unwrap_or(Response::Unclear)
+                self.serve(&group, asked, hops_left, deadline(within_ms))
+                    .await
             }
             Body::Settle {
                 hops_left,
                 within_ms,
             } => {
-                let group = self.group(id);
-                let served = self.serve(&group, Ask::Settle, hops_left, deadline(within_ms));
-                let served = served.await;
-                self.forget_idle(group);
-                served.unwrap_or(Response::Unclear)
+                self.serve(&group, Ask::Settle, hops_left, deadline(within_ms))
+                    .await
             }
             Body::Barrier { within_ms } => {
-                let group = self.group(id);
                 let passed = self.barrier(&group, deadline(within_ms)).await;
-                self.forget_idle(group);
-                passed.map_or(Response::Unclear, Response::State)
+                passed.ok().map(Response::State)
             }
             Body::Subscribe { number } => {
-                let group = self.group(id);
                 // Registered first, read after: nothing falls in between.
-                if let Err(reason) = self.subscribe(peer, number, &group) {
-                    self.forget_idle(group);
-                    return refused(reason);
-                }
+                self.subscribe(peer, number, &group)?;
                 self.follow_around_gaps(&group).await;
                 match self.current(&group, deadline(SUBSCRIBE_MS)).await {
-                    Ok(()) => Response::State(group.view.state()),
+                    Ok(()) => Some(Response::State(group.view.state())),
                     Err(_) => {
                         self.unsubscribe(peer, number, &group);
-                        self.forget_idle(group);
-                        Response::Unclear
+                        None
                     }
                 }
             }
-            Body::Unsubscribe { number } => {
-                let group = self.group(id);
-                self.unsubscribe(peer, number, &group);
-                self.forget_idle(group);
-                Response::Done
-            }
-        }
+            Body::Unsubscribe { .. } | Body::Update(_) | Body::Orphaned => None,
+        };
+        Ok(served.unwrap_or(Response::Unclear))
     }
 
     /// Commits on this voter, or hands on to one that can. `None` if it is unclear what became

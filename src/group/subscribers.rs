@@ -1,12 +1,23 @@
 //! Other nodes that follow groups at this one.
 
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use crate::id::{GroupId, NodeId};
 
 use super::directory::{Directory, Group};
 use super::push::Pusher;
+use super::visit::GROUPS_OF_OTHERS_MAX;
 use super::wire::{Body, Request};
+
+/// The most groups that one observer may follow at this voter.
+pub(crate) const SUBSCRIPTIONS_PER_OBSERVER_MAX: usize = 16_384;
+
+/// How long a peer may take to confirm that it is no longer served. One that means well and takes
+/// longer has lost its link.
+const ORPHAN_MS: u64 = 10_000;
 
 impl Directory {
     /// Registers `peer` for every commit of the group.
@@ -15,7 +26,12 @@ impl Directory {
         peer: NodeId,
         number: u64,
         group: &Arc<Group>,
-    ) -> Result<(), &'static str> {
+    ) -> Result<(), String> {
+        let max = match self.peers().voters().contains(&peer) {
+            // It follows on behalf of others too.
+            true => GROUPS_OF_OTHERS_MAX,
+            false => SUBSCRIPTIONS_PER_OBSERVER_MAX,
+        };
         let pusher = {
             let mut pushers = self.pushers.lock().unwrap_or_else(PoisonError::into_inner);
             let pusher = pushers.entry(peer).or_insert_with(|| {
@@ -26,15 +42,18 @@ impl Directory {
             });
             pusher.clone()
         };
-        if !pusher.add(group.id()) {
-            return Err("too many subscriptions");
+        if !pusher.add(group.id(), max) {
+            return Err(format!(
+                "this node follows {max} groups at this voter already; \
+                 close handles, or spread them over more nodes"
+            ));
         }
         group.view.subscribe(peer, number, pusher);
         // A link that dropped meanwhile was cleaned up before this subscription existed.
         if !self.peers().is_linked(peer) {
             self.drop_subscriptions(peer);
             group.view.unsubscribe(peer, number);
-            return Err("the link is gone");
+            return Err("the link is gone".into());
         }
         Ok(())
     }
@@ -74,7 +93,7 @@ impl Directory {
             let call = self.peers().call(peer, request.encode());
             self.peers().spawn(Box::pin(async move {
                 // A peer that cannot be told notices the dropped link itself.
-                let _ = call.await;
+                let _ = timeout(Duration::from_millis(ORPHAN_MS), call).await;
             }));
         }
     }

@@ -10,7 +10,8 @@ use super::hello::{
     ADMISSION_BYTES_MAX, Admitted, Confirm, HELLO_BYTES_MAX, Hello, Welcome, answer_from_bytes,
     answer_to_bytes,
 };
-use super::links::{LINKS_MAX, Link, Links, code};
+use super::limits::OBSERVER_LINKS_MAX;
+use super::links::{Link, Links, code};
 use super::past::{Boot, Claim, Peer, Verdict};
 use super::proof::{Binding, Kind};
 use super::refusal::Refusal;
@@ -20,10 +21,6 @@ use crate::transport::{Connection, Incoming, PeerKey, TransportError};
 
 /// How long admission may take, from the first byte to the last.
 const ADMISSION_MS: u64 = 3_000;
-
-/// How many connections of strangers may be under admission at once, and as many of those who
-/// hold a voter's key; more are closed unheard.
-const UNADMITTED_MAX: usize = 64;
 
 /// How long a refused peer is given to read why.
 const FAREWELL_MS: u64 = 500;
@@ -64,26 +61,27 @@ impl Links {
         while let Some(connection) = self.transport.accept().await {
             // TLS has proved the key: strangers cannot use up the places of voters.
             let is_voter = self.voter_keys.contains_key(&connection.remote_key());
-            let Some(counted) = self.unadmitted(is_voter, UNADMITTED_MAX) else {
-                connection.close(code::REFUSED, "");
-                continue;
-            };
+            let place = self.unadmitted(is_voter).take();
             let this = self.clone();
             self.spawn_task(async move {
-                let admission = this.welcome(&connection);
-                let admission = timeout(Duration::from_millis(ADMISSION_MS), admission);
-                let refused = match admission.await {
-                    Ok(Ok(())) => return,
-                    Ok(Err(failed)) => failed,
-                    Err(_) => Failed::transient("admission took too long"),
+                let admission = async {
+                    let admission = this.welcome(&connection);
+                    let admission = timeout(Duration::from_millis(ADMISSION_MS), admission);
+                    let refused = match admission.await {
+                        Ok(Ok(())) => return true,
+                        Ok(Err(failed)) => failed,
+                        Err(_) => Failed::transient("admission took too long"),
+                    };
+                    let (key, addr) = (connection.remote_key(), connection.remote_addr());
+                    tracing::debug!(?key, ?addr, ?refused, "not admitted");
+                    // What was sent must arrive before the connection goes.
+                    let farewell = Duration::from_millis(FAREWELL_MS);
+                    let _ = timeout(farewell, connection.closed()).await;
+                    false
                 };
-                let (key, addr) = (connection.remote_key(), connection.remote_addr());
-                tracing::debug!(?key, ?addr, ?refused, "not admitted");
-                // What was sent must arrive before the connection goes.
-                let farewell = Duration::from_millis(FAREWELL_MS);
-                let _ = timeout(farewell, connection.closed()).await;
-                connection.close(code::REFUSED, "not admitted");
-                drop(counted);
+                if place.hold(admission).await != Some(true) {
+                    connection.close(code::REFUSED, "not admitted");
+                }
             });
         }
     }
@@ -168,7 +166,7 @@ impl Links {
         }
         if hello.kind == Kind::Observer && self.is_full() {
             return Err(Refusal::Crowded {
-                links_max: LINKS_MAX as u32,
+                links_max: OBSERVER_LINKS_MAX as u32,
             });
         }
         Ok(())

@@ -2,7 +2,6 @@
 //! [`Peers`] that groups talk to.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -16,24 +15,27 @@ use tokio_util::task::TaskTracker;
 use super::book::Book;
 use super::electorate::Electorate;
 use super::hello::Terms;
+use super::limits::{Budgets, OBSERVER_LINKS_MAX, OBSERVER_REPLY_BYTES_MAX, allowance};
 use super::past::BootId;
 use super::proof::Kind;
 use crate::codec::FRAME_BYTES_MAX;
 use crate::group::{CallError, Directory, Peers};
 use crate::id::{GroupId, NodeId};
-use crate::transport::{Connection, Incoming, PeerKey, Transport};
+use crate::transport::{Budget, Connection, Incoming, PeerKey, Places, Transport};
 
-/// The most links to other nodes.
-pub(super) const LINKS_MAX: usize = 1_024;
+/// How long a peer may take to send a request that it has begun, and to take in an answer.
+pub(super) const REQUEST_READ_MS: u64 = 10_000;
+const REPLY_SEND_MS: u64 = 10_000;
 
-/// How long a peer may take to send a request that it has begun.
-const REQUEST_READ_MS: u64 = 10_000;
+/// How many connections may be under admission at once: of strangers, of whom the oldest makes
+/// way for the newest, and of those who hold a voter's key.
+pub(super) const UNADMITTED_MAX: usize = 64;
 
 /// How long a replaced link lives on, so that requests that are under way on it are answered.
 const LINGER_MS: u64 = 2_000;
 
 /// Behind every request and reply: how far the log of the sender is durable (0: an observer).
-const SEQUENCE_BYTES: usize = 8;
+pub(super) const SEQUENCE_BYTES: usize = 8;
 
 /// Codes with which a connection is closed.
 pub(super) mod code {
@@ -75,8 +77,9 @@ pub(super) struct Links {
     changed: watch::Sender<u64>,
     /// Why a voter is not linked, in words.
     troubles: Mutex<BTreeMap<NodeId, String>>,
+    pub(super) budgets: Budgets,
     /// Connections under admission: of strangers, and of those who hold a voter's key.
-    pub(super) unadmitted: [AtomicUsize; 2],
+    unadmitted: [Arc<Places>; 2],
 }
 
 /// What a [`Links`] is made of.
@@ -113,7 +116,8 @@ impl Links {
             runtime: tokio::runtime::Handle::current(),
             changed: watch::Sender::new(0),
             troubles: Mutex::default(),
-            unadmitted: Default::default(),
+            budgets: Budgets::new(),
+            unadmitted: [(); 2].map(|()| Places::new(UNADMITTED_MAX)),
         }
     }
 
@@ -151,8 +155,14 @@ impl Links {
         self.table().keys().copied().collect()
     }
 
+    /// No more observers can be linked.
     pub(super) fn is_full(&self) -> bool {
-        self.table().len() >= LINKS_MAX
+        self.is_full_without(&self.table())
+    }
+
+    fn is_full_without(&self, table: &BTreeMap<NodeId, Arc<Link>>) -> bool {
+        let observers = table.keys().filter(|node| !self.voters.contains(node));
+        table.len() >= OBSERVER_LINKS_MAX && observers.count() >= OBSERVER_LINKS_MAX
     }
 
     pub(super) fn changes(&self) -> watch::Receiver<u64> {
@@ -195,20 +205,21 @@ impl Links {
     pub(super) fn add(self: &Arc<Self>, link: Link) -> bool {
         let link = Arc::new(link);
         let node = link.node;
+        let is_voter = self.voters.contains(&node);
         let _telling = self.telling();
         let replaced = {
             let mut table = self.table();
             if self.down.is_cancelled() {
                 return false;
             }
-            if let Some(old) = table.get(&node)
-                && old.boot == link.boot
-                && old.dialer < link.dialer
-            {
-                return false;
+            match table.get(&node) {
+                Some(old) if old.boot == link.boot && old.dialer < link.dialer => return false,
+                // Others may have come while this one was under admission.
+                None if !is_voter && self.is_full_without(&table) => return false,
+                _ => table.insert(node, link.clone()),
             }
-            table.insert(node, link.clone())
         };
+        link.connection.allow(allowance(is_voter));
         self.troubles
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -218,8 +229,11 @@ impl Links {
             // The peer may have given up the old link before we noticed, and with it all that it
             // knew about us: begin anew with it.
             self.spawn_task(async move {
-                // What is under way on it may still be answered.
-                tokio::time::sleep(Duration::from_millis(LINGER_MS)).await;
+                if is_voter {
+                    // What is under way on it may still be answered. An observer dials anew only
+                    // when it has given up its old link, and could pile up such links.
+                    tokio::time::sleep(Duration::from_millis(LINGER_MS)).await;
+                }
                 old.connection
                     .close(code::REPLACED, "replaced by a newer link");
             });
@@ -239,9 +253,21 @@ impl Links {
 
     /// Serves the peer's requests until the connection ends.
     async fn run(self: Arc<Self>, link: Arc<Link>) {
+        let is_voter = self.voters.contains(&link.node);
+        let budget = self.budgets.of(is_voter);
+        let gone = CancellationToken::new();
         while let Ok(incoming) = link.connection.incoming().await {
             let (this, peer) = (self.clone(), link.node);
-            self.spawn_task(async move { this.answer(peer, incoming).await });
+            let (budget, gone) = (budget.clone(), gone.clone());
+            self.spawn_task(async move {
+                let answering = this.answer(peer, incoming, &budget);
+                gone.run_until_cancelled(answering).await;
+            });
+        }
+        if !is_voter {
+            // What an observer asked for ends with its link, or by linking anew it could have any
+            // number of requests under way. The requests of voters are few and come to an end.
+            gone.cancel();
         }
         let closed = link.connection.closed().await;
         let _telling = self.telling();
@@ -275,28 +301,41 @@ impl Links {
         }
     }
 
-    async fn answer(self: Arc<Self>, peer: NodeId, mut incoming: Incoming) {
-        let read = incoming.read(FRAME_BYTES_MAX + SEQUENCE_BYTES);
-        let mut message =
-            match tokio::time::timeout(Duration::from_millis(REQUEST_READ_MS), read).await {
-                Ok(Ok(message)) => message,
-                Ok(Err(error)) => {
-                    tracing::debug!(peer = %self.name(peer), %error, "bad request");
-                    return;
-                }
-                Err(_) => return,
-            };
+    async fn answer(self: Arc<Self>, peer: NodeId, mut incoming: Incoming, budget: &Budget) {
+        let is_voter = self.voters.contains(&peer);
+        let read = incoming.read_within(FRAME_BYTES_MAX + SEQUENCE_BYTES, budget);
+        let read = tokio::time::timeout(Duration::from_millis(REQUEST_READ_MS), read);
+        let (mut frame, charge) = match read.await {
+            Ok(Ok(read)) => read,
+            Ok(Err(error)) => {
+                tracing::debug!(peer = %self.name(peer), %error, "bad request");
+                return;
+            }
+            Err(_) => return,
+        };
         let Some(directory) = self.directory() else {
             return;
         };
-        if !take_sequence(self.book.as_deref(), peer, &mut message) {
+        if !take_sequence(self.book.as_deref(), peer, &mut frame) {
             tracing::debug!(peer = %self.name(peer), "a request without its end");
             return;
         }
-        let mut reply = directory.answer(peer, &message).await;
+        // Proposals of a voter that wait here must not stand in the way of its Raft messages, by
+        // which they are committed.
+        let charge = (!is_voter).then_some(charge);
+        let answering = directory.answer(peer, &frame);
+        drop(frame);
+        let mut reply = answering.await;
+        drop(charge);
         add_sequence(self.book.as_deref(), &mut reply);
+        let charge = (!is_voter).then(|| budget.take(reply.len()));
+        if let Some(None) = charge {
+            tracing::debug!(peer = %self.name(peer), bytes = reply.len(), "no room for an answer");
+            return;
+        }
         // A reply that cannot be sent is lost; the peer's deadline tells it so.
-        let _ = incoming.reply(reply).await;
+        let sent = incoming.reply(reply);
+        let _ = tokio::time::timeout(Duration::from_millis(REPLY_SEND_MS), sent).await;
     }
 
     /// Runs a task until it ends or the node goes down.
@@ -323,22 +362,9 @@ impl Links {
         }
     }
 
-    /// Counts a connection as under admission until the result is dropped; `None` if there are
-    /// `max` already.
-    pub(super) fn unadmitted(self: &Arc<Self>, is_voter: bool, max: usize) -> Option<Unadmitted> {
-        let kind = usize::from(is_voter);
-        let counted = Unadmitted(self.clone(), kind);
-        let before = self.unadmitted[kind].fetch_add(1, Ordering::Relaxed);
-        (before < max).then_some(counted)
-    }
-}
-
-/// Counts a connection as long as it is not admitted.
-pub(super) struct Unadmitted(Arc<Links>, usize);
-
-impl Drop for Unadmitted {
-    fn drop(&mut self) {
-        self.0.unadmitted[self.1].fetch_sub(1, Ordering::Relaxed);
+    /// Where connections under admission have their places.
+    pub(super) fn unadmitted(&self, is_voter: bool) -> &Arc<Places> {
+        &self.unadmitted[usize::from(is_voter)]
     }
 }
 
@@ -387,12 +413,16 @@ impl Peers for Links {
     ) -> BoxFuture<'static, Result<Vec<u8>, CallError>> {
         let link = self.link(node);
         let book = self.book.clone();
+        let reply_bytes_max = match self.voters.contains(&node) {
+            true => FRAME_BYTES_MAX,
+            false => OBSERVER_REPLY_BYTES_MAX,
+        };
         Box::pin(async move {
             let link = link.ok_or(CallError::NoLink(node))?;
             add_sequence(book.as_deref(), &mut frame);
             let mut reply = link
                 .connection
-                .request(frame, FRAME_BYTES_MAX + SEQUENCE_BYTES)
+                .request(frame, reply_bytes_max + SEQUENCE_BYTES)
                 .await
                 .map_err(|error| CallError::Link(error.to_string()))?;
             if !take_sequence(book.as_deref(), node, &mut reply) {

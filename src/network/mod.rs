@@ -7,6 +7,7 @@ mod builder;
 pub(crate) mod electorate;
 mod error;
 pub(crate) mod hello;
+mod limits;
 mod links;
 mod node;
 pub(crate) mod past;
@@ -18,6 +19,8 @@ pub(crate) mod ticket;
 
 #[cfg(test)]
 mod hostile_bytes;
+#[cfg(test)]
+mod hostile_tests;
 
 use std::borrow::Borrow;
 use std::fmt;

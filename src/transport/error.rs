@@ -56,6 +56,9 @@ pub(crate) enum TransportError {
     Closed(#[from] Closed),
     #[error("a frame of {bytes} bytes is larger than {bytes_max}")]
     FrameTooLarge { bytes: usize, bytes_max: usize },
+    /// The peer makes this node hold as much as it may. It is to try again later.
+    #[error("a frame of {bytes} bytes is more than what is left for the peer")]
+    OverBudget { bytes: usize },
     #[error("malformed frame: {0}")]
     Malformed(&'static str),
     /// The peer gave this one request up; the connection lives on.

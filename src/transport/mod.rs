@@ -10,20 +10,27 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
+mod budget;
 mod error;
 mod frame;
+#[cfg(test)]
+mod hostile_tests;
+mod places;
 mod quic;
 mod quic_connection;
+#[cfg(test)]
+pub(crate) mod raw;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod sim;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use budget::{Budget, Charge, Pool, Taken};
 pub(crate) use error::{Closed, TransportError};
+pub(crate) use places::Places;
 pub(crate) use quic::IrohTransport;
 
-/// Handshakes of dialers that may be under way at once. More are ignored, which a dialer that
-/// means it survives: it repeats its first packet.
+/// Handshakes of dialers that may be under way at once. One more, and the oldest is given up.
 pub(crate) const HANDSHAKES_MAX: usize = 64;
 
 /// The public half of a node's ed25519 key.
@@ -51,10 +58,27 @@ pub(crate) struct LinkConfig {
     pub(crate) idle_timeout_ms: u64,
     /// A handshake that takes longer fails.
     pub(crate) handshake_timeout_ms: u64,
+    /// What the peer may do until [`Connection::allow`] says more.
+    pub(crate) allowance: Allowance,
+    /// Bytes to the peer that it has not confirmed, all streams of a connection together.
+    pub(crate) send_window_bytes: u32,
+}
+
+/// What the peer may make this side of a connection hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Allowance {
     /// Requests of the peer that may be open at once; its next one waits.
     pub(crate) streams_max: u32,
     /// Bytes of the peer that may wait for us to read them, all streams of a connection together.
     pub(crate) receive_window_bytes: u32,
+}
+
+impl Allowance {
+    /// Enough for two small requests, one after the other: what is needed to be admitted.
+    pub(crate) const STRANGER: Self = Self {
+        streams_max: 2,
+        receive_window_bytes: 64 * 1024,
+    };
 }
 
 impl Default for LinkConfig {
@@ -63,8 +87,8 @@ impl Default for LinkConfig {
             keep_alive_ms: 250,
             idle_timeout_ms: 1_500,
             handshake_timeout_ms: 3_000,
-            streams_max: 256,
-            receive_window_bytes: 8 * 1024 * 1024,
+            allowance: Allowance::STRANGER,
+            send_window_bytes: 2 * 1024 * 1024,
         }
     }
 }
@@ -112,6 +136,9 @@ pub(crate) trait Connection: Send + Sync + 'static {
     /// The next request of the peer. Cancel safe.
     fn incoming(&self) -> BoxFuture<'_, Result<Incoming, TransportError>>;
 
+    /// From now on the peer may do this, which is no less than before.
+    fn allow(&self, allowance: Allowance);
+
     /// Closes the connection now: what is in flight is lost. The first close counts.
     fn close(&self, code: u32, reason: &str);
 
@@ -137,6 +164,25 @@ impl Incoming {
             IncomingOf::Quic(incoming) => incoming.read(bytes_max).await,
             #[cfg(any(test, feature = "testing"))]
             IncomingOf::Sim(incoming) => incoming.read(bytes_max),
+        }
+    }
+
+    /// As [`read`](Self::read), and the frame is paid for: it is refused, as soon as its length
+    /// is known, if there is not that much left in the budget.
+    pub(crate) async fn read_within(
+        &mut self,
+        bytes_max: usize,
+        budget: &Budget,
+    ) -> Result<(Vec<u8>, Charge), TransportError> {
+        match &mut self.0 {
+            IncomingOf::Quic(incoming) => incoming.read_within(bytes_max, budget).await,
+            #[cfg(any(test, feature = "testing"))]
+            IncomingOf::Sim(incoming) => {
+                let frame = incoming.read(bytes_max)?;
+                let bytes = frame.len();
+                let charge = budget.take(bytes);
+                Ok((frame, charge.ok_or(TransportError::OverBudget { bytes })?))
+            }
         }
     }
 

@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 
 use super::quic_connection::QuicConnection;
 use super::{
-    Connection, HANDSHAKES_MAX, LinkConfig, PeerKey, Transport, TransportError, public_key,
+    Connection, HANDSHAKES_MAX, LinkConfig, PeerKey, Places, Transport, TransportError, public_key,
 };
 
 /// The protocol that both sides must speak.
@@ -36,6 +36,9 @@ const INITIAL_RTT_MS: u64 = 50;
 
 /// Handshakes under way from which on a dialer must first prove that it holds its address.
 const UNVALIDATED_HANDSHAKES_MAX: usize = HANDSHAKES_MAX / 2;
+
+/// What one stream may have on the way; that of its connection counts besides.
+const STREAM_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 
 /// How long `close` waits, after that, for the socket to be closed: until the tasks that wait on a
 /// connection have seen its end.
@@ -244,6 +247,7 @@ async fn accept_all(
     queue: mpsc::Sender<Arc<dyn Connection>>,
 ) {
     let mut handshakes = FuturesUnordered::new();
+    let places = Places::new(HANDSHAKES_MAX);
     loop {
         let dialer = tokio::select! {
             biased;
@@ -251,11 +255,7 @@ async fn accept_all(
             dialer = endpoint.accept() => dialer,
         };
         let Some(dialer) = dialer else { return };
-        if handshakes.len() >= HANDSHAKES_MAX {
-            dialer.ignore();
-            continue;
-        }
-        if handshakes.len() >= UNVALIDATED_HANDSHAKES_MAX && !dialer.remote_addr_validated() {
+        if places.len() >= UNVALIDATED_HANDSHAKES_MAX && !dialer.remote_addr_validated() {
             // Fails only for a validated address, which this is not.
             let _ = dialer.retry();
             continue;
@@ -264,15 +264,20 @@ async fn accept_all(
             iroh::endpoint::IncomingAddr::Ip(addr) => Some(addr),
             _ => None,
         };
-        let (links, queue) = (&links, &queue);
+        let (links, queue, place) = (&links, &queue, places.take());
         handshakes.push(async move {
-            match tokio::time::timeout(handshake_timeout, dialer).await {
-                Ok(Ok(connection)) => {
-                    // An error says that the transport is gone, and the connection with it.
-                    let _ = queue.send(links.add(connection, remote_addr)).await;
+            let handshake = async {
+                match tokio::time::timeout(handshake_timeout, dialer).await {
+                    Ok(Ok(connection)) => {
+                        // An error says that the transport is gone, and the connection with it.
+                        let _ = queue.send(links.add(connection, remote_addr)).await;
+                    }
+                    Ok(Err(err)) => tracing::debug!(?remote_addr, "handshake failed: {err:#}"),
+                    Err(_) => tracing::debug!(?remote_addr, "handshake timed out"),
                 }
-                Ok(Err(err)) => tracing::debug!(?remote_addr, "handshake failed: {err:#}"),
-                Err(_) => tracing::debug!(?remote_addr, "handshake timed out"),
+            };
+            if place.hold(handshake).await.is_none() {
+                tracing::debug!(?remote_addr, "handshake gave way to newer ones");
             }
         });
     }
@@ -281,18 +286,20 @@ async fn accept_all(
 fn quic_config(config: &LinkConfig) -> QuicTransportConfig {
     let keep_alive = Duration::from_millis(config.keep_alive_ms);
     let idle = u32::try_from(config.idle_timeout_ms).unwrap_or(u32::MAX);
-    let window = VarInt::from_u32(config.receive_window_bytes);
+    let window = VarInt::from_u32(config.allowance.receive_window_bytes);
     QuicTransportConfig::builder()
         .keep_alive_interval(keep_alive)
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(idle))))
         // iroh ends a path after 15 s of silence by itself; there is only one path here.
         .default_path_max_idle_timeout(Duration::from_millis(config.idle_timeout_ms))
         .initial_rtt(Duration::from_millis(INITIAL_RTT_MS))
-        .max_concurrent_bidi_streams(VarInt::from_u32(config.streams_max))
+        .max_concurrent_bidi_streams(VarInt::from_u32(config.allowance.streams_max))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .datagram_receive_buffer_size(None)
         .receive_window(window)
-        .stream_receive_window(window)
+        // One stream may use all that its connection has, however much that will be.
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
+        .send_window(u64::from(config.send_window_bytes))
         .send_observed_address_reports(false)
         .receive_observed_address_reports(false)
         .build()

@@ -7,7 +7,9 @@ use futures::future::BoxFuture;
 use iroh::endpoint::{ConnectionError, ReadError, RecvStream, SendStream, VarInt, WriteError};
 
 use super::frame::{FrameReader, prefix};
-use super::{Closed, Connection, Incoming, IncomingOf, PeerKey, TransportError};
+use super::{
+    Allowance, Budget, Charge, Closed, Connection, Incoming, IncomingOf, PeerKey, TransportError,
+};
 
 /// The code of a stream that is given up. Nobody looks at it.
 const ABANDONED: VarInt = VarInt::from_u32(1);
@@ -78,8 +80,8 @@ impl QuicConnection {
         // From here on a drop resets the stream: `recv` stops its half by itself.
         let mut send = Sending(Some(send));
         send.frame(frame).await.map_err(|err| self.own(err))?;
-        let reply = read_frame(&mut recv, reply_bytes_max).await;
-        let reply = reply.map_err(|err| self.own(err))?;
+        let reply = read_frame(&mut recv, reply_bytes_max, None).await;
+        let (reply, _) = reply.map_err(|err| self.own(err))?;
         // The peer has answered, so it has the request: there is nothing left to take back.
         send.0 = None;
         Ok(reply)
@@ -132,6 +134,14 @@ impl Connection for QuicConnection {
         })
     }
 
+    fn allow(&self, allowance: Allowance) {
+        // Nothing to allow on one that is released already.
+        if let Ok(connection) = self.connection() {
+            connection.set_receive_window(VarInt::from_u32(allowance.receive_window_bytes));
+            connection.set_max_concurrent_bi_streams(VarInt::from_u32(allowance.streams_max));
+        }
+    }
+
     fn close(&self, code: u32, reason: &str) {
         let Ok(connection) = self.connection() else {
             return;
@@ -161,7 +171,18 @@ pub(super) struct QuicIncoming {
 
 impl QuicIncoming {
     pub(super) async fn read(&mut self, bytes_max: usize) -> Result<Vec<u8>, TransportError> {
-        read_frame(&mut self.recv, bytes_max).await
+        Ok(read_frame(&mut self.recv, bytes_max, None).await?.0)
+    }
+
+    pub(super) async fn read_within(
+        &mut self,
+        bytes_max: usize,
+        budget: &Budget,
+    ) -> Result<(Vec<u8>, Charge), TransportError> {
+        let (frame, charge) = read_frame(&mut self.recv, bytes_max, Some(budget)).await?;
+        // A frame that is complete has been charged for.
+        let charge = charge.ok_or(TransportError::OverBudget { bytes: frame.len() })?;
+        Ok((frame, charge))
     }
 
     pub(super) async fn reply(mut self, frame: Vec<u8>) -> Result<(), TransportError> {
@@ -203,8 +224,12 @@ impl Drop for Sending {
 }
 
 /// Reads one frame and the end of the stream.
-async fn read_frame(recv: &mut RecvStream, bytes_max: usize) -> Result<Vec<u8>, TransportError> {
-    let mut reader = FrameReader::new(bytes_max);
+async fn read_frame(
+    recv: &mut RecvStream,
+    bytes_max: usize,
+    budget: Option<&Budget>,
+) -> Result<(Vec<u8>, Option<Charge>), TransportError> {
+    let mut reader = FrameReader::new(bytes_max, budget);
     let mut pieces: [_; PIECES_MAX] = Default::default();
     // The end of a stream is noticed with its last piece: no further lock for it.
     while let Some(count) = recv

@@ -47,7 +47,14 @@ type Pair = (Arc<dyn Connection>, Arc<dyn Connection>);
 
 async fn connect(a: &dyn Transport, b: &dyn Transport) -> Pair {
     let (dialed, accepted) = tokio::join!(a.dial(b.local_key(), b.local_addr()), b.accept());
-    (dialed.unwrap(), accepted.unwrap())
+    let pair = (dialed.unwrap(), accepted.unwrap());
+    for connection in [&pair.0, &pair.1] {
+        connection.allow(Allowance {
+            streams_max: 256,
+            receive_window_bytes: 8 << 20,
+        });
+    }
+    pair
 }
 
 /// Answers every request with its frame, reversed, until the connection ends.

@@ -5,6 +5,7 @@ mod cluster;
 mod crashes;
 mod failing;
 mod hops;
+mod limits;
 mod restarts;
 mod schedules;
 mod suite;

@@ -6,9 +6,14 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc};
 
-use super::super::{Closed, Connection, Incoming, IncomingOf, PeerKey, Transport, TransportError};
+use super::super::{
+    Allowance, Closed, Connection, Incoming, IncomingOf, PeerKey, Transport, TransportError,
+};
 use super::link::{Message, Request, Side};
 use super::net::SimNet;
+
+/// Requests of one end of a connection that may be open at once.
+const STREAMS_MAX: usize = 256;
 
 /// A node on a [`SimNet`]. Dropped unclosed, it is a process that died.
 pub(crate) struct SimTransport {
@@ -117,7 +122,7 @@ impl SimConnection {
         binding: [u8; 32],
         requests: mpsc::UnboundedReceiver<Request>,
     ) -> Self {
-        let streams = Semaphore::new(handle.net.config.streams_max as usize);
+        let streams = Semaphore::new(STREAMS_MAX);
         Self {
             handle: Arc::new(handle),
             remote_key,
@@ -199,6 +204,9 @@ impl Connection for SimConnection {
             }
         })
     }
+
+    /// Who is on a simulated network means well: all may do the same from the start.
+    fn allow(&self, _: Allowance) {}
 
     fn close(&self, code: u32, reason: &str) {
         let Handle { net, link, side } = &*self.handle;
