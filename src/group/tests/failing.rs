@@ -28,7 +28,7 @@ async fn a_disk_fails(follower: bool, break_disk: impl Fn(&crate::store::SimDisk
     let node = cluster.node(broken);
     until("the voter stops", || node.status().failure.is_some()).await;
     let failure = node.status().failure.unwrap();
-    assert!(failure.contains("mend the disk and restart"), "{failure}");
+    assert!(failure.contains("mend the disk, or make room"), "{failure}");
     assert!(!node.status().in_touch);
     assert_eq!(propose(node, 43).await, None);
     for n in &rest {
