@@ -2,8 +2,9 @@
 //!
 //! Entries are sent one message at a time: a message that overtook the one before it would be
 //! refused. A message without entries only tells how far the log is committed. Everything that it
-//! refers to is acknowledged, so the next entries need not wait for its answer: else each write
-//! that follows another would take a round trip more.
+//! refers to is acknowledged, so the next entry need not wait for its answer: else each write that
+//! follows another would take a round trip more. Where several come at a time they do wait, and
+//! travel and are synced together.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -29,6 +30,8 @@ struct Pipeline<'s, S> {
     unanswered: FuturesOrdered<BoxFuture<'s, (Answer, bool)>>,
     /// Of each unanswered message: whether it carries entries.
     carries: VecDeque<bool>,
+    /// How many entries came together the last time that any came.
+    came_together: usize,
     ended: bool,
 }
 
@@ -43,6 +46,7 @@ where
         input,
         unanswered: FuturesOrdered::new(),
         carries: VecDeque::new(),
+        came_together: 0,
         ended: false,
     };
     unfold(pipeline, next).boxed()
@@ -53,8 +57,12 @@ where
     S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin + 'static,
 {
     loop {
+        let unanswered_max = match pipeline.came_together {
+            0..=1 => UNANSWERED_MAX,
+            _ => 1,
+        };
         let may_send = !pipeline.ended
-            && pipeline.carries.len() < UNANSWERED_MAX
+            && pipeline.carries.len() < unanswered_max
             && pipeline.carries.back() != Some(&true);
         tokio::select! {
             biased;
@@ -69,7 +77,11 @@ where
             }
             request = pipeline.input.next(), if may_send => match request {
                 Some(request) => {
-                    pipeline.carries.push_back(!request.entries.is_empty());
+                    let entries = request.entries.len();
+                    pipeline.carries.push_back(entries > 0);
+                    if entries > 0 {
+                        pipeline.came_together = entries;
+                    }
                     let sent = send(pipeline.peer, request, pipeline.within);
                     pipeline.unanswered.push_back(Box::pin(sent));
                 }
