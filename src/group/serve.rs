@@ -13,7 +13,8 @@ use super::ATTEMPT;
 use super::directory::{Directory, Group};
 use super::replica::Lead;
 use super::route::{Ask, NoAnswer};
-use super::wire::{Body, EPOCH, Request, Response};
+use super::sound;
+use super::wire::{Body, EPOCH, HOPS_MAX, Request, Response};
 
 /// The longest that a request of another node may keep this one busy, in milliseconds.
 const WITHIN_MS_MAX: u64 = 60_000;
@@ -30,6 +31,9 @@ fn check(command: &Command) -> Result<(), &'static str> {
     match command {
         Command::Set { proposal, .. } if proposal.value.len() > VALUE_BYTES_CAP => {
             Err("the value is larger than any cell may hold")
+        }
+        Command::Set { proposal, .. } if !sound::is_offered(proposal) => {
+            Err("the value is not the one that was proposed")
         }
         _ => Ok(()),
     }
@@ -57,6 +61,8 @@ impl Directory {
         let from_voter = self.peers().voters().contains(&peer);
         let deadline =
             |within_ms: u64| Instant::now() + Duration::from_millis(within_ms.min(WITHIN_MS_MAX));
+        // Each voter asks all others: with many hops one frame would become countless ones.
+        let hops = |hops_left: u8| hops_left.min(HOPS_MAX);
         let refused = |reason: &str| Response::Refused {
             reason: reason.into(),
         };
@@ -78,6 +84,10 @@ impl Directory {
             // What follows is for voters that may vote.
             _ if let Err(reason) = self.store() => Response::Refused { reason },
             Body::Raft(message) => {
+                if let Err(reason) = sound::check_message(&message, self.peers().voters()) {
+                    tracing::warn!(%peer, group = ?id, reason, "refused a message of Raft");
+                    return refused(reason);
+                }
                 let group = self.group(id);
                 let replica = match self.wake(&group).await {
                     Ok(replica) => replica,
@@ -108,7 +118,7 @@ impl Directory {
                 let group = self.group(id);
                 tracing::debug!(group = ?id, %command, %peer, hops_left, "asked to commit");
                 let asked = Ask::Commit(command);
-                let served = self.serve(&group, asked, hops_left, deadline(within_ms));
+                let served = self.serve(&group, asked, hops(hops_left), deadline(within_ms));
                 let served = served.await;
                 self.forget_idle(group);
                 served.unwrap_or(Response::Unclear)
@@ -118,6 +128,7 @@ impl Directory {
                 within_ms,
             } => {
                 let group = self.group(id);
+                let hops_left = hops(hops_left);
                 let served = self.serve(&group, Ask::Settle, hops_left, deadline(within_ms));
                 let served = served.await;
                 self.forget_idle(group);

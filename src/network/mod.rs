@@ -6,6 +6,10 @@ mod book;
 mod builder;
 pub(crate) mod electorate;
 mod error;
+#[cfg(any(test, all(fuzzing, feature = "testing")))]
+pub(crate) mod fuzzing;
+#[cfg(test)]
+pub(crate) mod generate;
 pub(crate) mod hello;
 mod links;
 mod node;
@@ -15,9 +19,6 @@ pub(crate) mod refusal;
 pub(crate) mod secret;
 mod status;
 pub(crate) mod ticket;
-
-#[cfg(test)]
-mod hostile_bytes;
 
 use std::borrow::Borrow;
 use std::fmt;

@@ -12,6 +12,8 @@ use futures::future::BoxFuture;
 
 mod error;
 mod frame;
+#[cfg(any(test, all(fuzzing, feature = "testing")))]
+pub(crate) mod fuzzing;
 mod quic;
 mod quic_connection;
 #[cfg(any(test, feature = "testing"))]
