@@ -25,5 +25,8 @@ pub fn run(name: &str, bytes: &[u8]) {
     let target = target.expect("targets have the names of functions");
     let peak = memory::peak_bytes(|| (target.run)(bytes));
     let allowed = target.memory_bytes_max + bytes.len() * PER_INPUT_BYTE;
-    assert!(peak <= allowed, "{name} held {peak} bytes, {allowed} are allowed");
+    assert!(
+        peak <= allowed,
+        "{name} held {peak} bytes, {allowed} are allowed"
+    );
 }

@@ -18,7 +18,7 @@ mod round_trips;
 mod tests;
 mod value;
 
-use crate::codec::{DECODE_BYTES_MAX, VALUE_DECODE_BYTES_MAX};
+use crate::codec::{DECODE_BYTES_MAX, SMALL_VALUE_DECODE_BYTES_MAX};
 use crate::{group, network, store, transport};
 
 /// A parser, or a few that belong together.
@@ -65,11 +65,11 @@ macro_rules! targets {
 targets! {
     frame: transport::fuzzing::frame, ROOM_BYTES,
         "A stream that should be one frame, in pieces.";
-    admission: network::fuzzing::admission, ROOM_BYTES,
+    admission: network::fuzzing::admission, CLAIMED_BYTES_MAX,
         "The four frames of admission, also behind a good proof.";
     past: network::fuzzing::past, CLAIMED_BYTES_MAX,
         "What a voter keeps about itself and its peers.";
-    ticket: network::fuzzing::ticket, ROOM_BYTES,
+    ticket: network::fuzzing::ticket, CLAIMED_BYTES_MAX,
         "Texts that people hand on: tickets, secrets, names and addresses.";
     request: group::fuzzing::request, CLAIMED_BYTES_MAX,
         "A request about a group.";
@@ -81,6 +81,6 @@ targets! {
         "A voter whose disk holds these pairs of a group.";
     log_recovery: store::fuzzing::log_recovery, 2 * ROOM_BYTES,
         "A store whose log holds these bytes.";
-    value: value::value, VALUE_DECODE_BYTES_MAX,
+    value: value::value, SMALL_VALUE_DECODE_BYTES_MAX + ROOM_BYTES,
         "A committed value, read as one of many types.";
 }

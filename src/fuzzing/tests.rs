@@ -15,8 +15,8 @@ fn rounds(target: &Target) -> usize {
     match target.name {
         "answer" => 1000,
         "group_on_disk" => 100,
-        "log_recovery" => 200,
-        _ => 3_000,
+        "log_recovery" => 60,
+        _ => 1_200,
     }
 }
 

@@ -33,9 +33,7 @@ pub(super) fn check_message(
                 if !follows(before, entry.at) || !is_whole(entry) {
                     return Err("the entries are not a piece of a log");
                 }
-                if matches!(entry.payload, StoredPayload::Electorate(_))
-                    && entry.at != LogPosition::GENESIS
-                {
+                if !keeps_electorate(entry, voters) {
                     return Err("the electorate does not change");
                 }
                 before = Some(entry.at);
@@ -117,6 +115,9 @@ fn check_log(held: &Held) -> Result<(), &'static str> {
         if !is_whole(entry) {
             return Err("a value in its log is not the one that was proposed");
         }
+        if !keeps_electorate(entry, &held.electorate.voters) {
+            return Err("its log has another electorate");
+        }
         before = Some(entry.at);
     }
     match before {
@@ -129,14 +130,24 @@ fn check_applied(held: &Held) -> Result<(), &'static str> {
     let Some(at) = held.applied.at else {
         return Err("how far it is applied is missing");
     };
-    if held.purged.is_some_and(|purged| purged.index > at.index) {
+    if held.electorate.at != Some(LogPosition::GENESIS) {
+        return Err("its electorate is not the one it was born with");
+    }
+    if held.purged > Some(at) {
         return Err("its log begins behind what is applied");
     }
-    if held
-        .entries
-        .get(&at.index)
-        .is_some_and(|entry| entry.at != at)
-    {
+    let is_in_log = match held.last() {
+        // A snapshot was installed, and the log before it is not purged yet.
+        Some(last) if last.index < at.index => last.term <= at.term,
+        // Not there any more, but for the last one that was purged.
+        _ => {
+            held.entries
+                .get(&at.index)
+                .map_or(held.purged, |entry| Some(entry.at))
+                == Some(at)
+        }
+    };
+    if !is_in_log {
         return Err("what is applied is not in its log");
     }
     if held.applied.version.as_u64() > at.index {
@@ -165,6 +176,14 @@ fn is_whole(entry: &StoredEntry) -> bool {
     match &entry.payload {
         StoredPayload::Command(Command::Set { proposal, .. }) => is_offered(proposal),
         _ => true,
+    }
+}
+
+/// There is one electorate yet, and it stands where every log begins.
+fn keeps_electorate(entry: &StoredEntry, voters: &BTreeSet<NodeId>) -> bool {
+    match &entry.payload {
+        StoredPayload::Electorate(named) => entry.at == LogPosition::GENESIS && named == voters,
+        _ => entry.at != LogPosition::GENESIS,
     }
 }
 

@@ -114,6 +114,35 @@ fn what_is_applied_must_agree_with_the_log() {
         held.purged = Some(at(1, 3));
     };
     assert!(reason(purged).contains("begins behind what is applied"));
+    // The same place, of another term.
+    let purged = |held: &mut Held| {
+        held.entries.clear();
+        (held.purged, held.vote) = (Some(at(2, 2)), Some(vote(2, true)));
+    };
+    assert!(reason(purged).contains("begins behind what is applied"));
+    let purged_before = |held: &mut Held| {
+        held.entries.clear();
+        held.purged = Some(at(0, 2));
+    };
+    assert!(reason(purged_before).contains("not in its log"));
+    let older_snapshot = |held: &mut Held| held.applied.at = Some(at(0, 9));
+    assert!(reason(older_snapshot).contains("not in its log"));
+}
+
+#[test]
+fn an_electorate_stands_at_the_beginning_and_nowhere_else() {
+    let elsewhere = |held: &mut Held| held.electorate.at = Some(at(1, 1));
+    assert!(reason(elsewhere).contains("not the one it was born with"));
+    let missing = |held: &mut Held| held.electorate.at = None;
+    assert!(reason(missing).contains("not the one it was born with"));
+    let payload = StoredPayload::Electorate(voters());
+    let later = |held: &mut Held| held.entries.get_mut(&3).unwrap().payload = payload;
+    assert!(reason(later).contains("another electorate"));
+    let other = StoredPayload::Electorate(BTreeSet::new());
+    let other = |held: &mut Held| held.entries.get_mut(&0).unwrap().payload = other;
+    assert!(reason(other).contains("another electorate"));
+    let nobody = |held: &mut Held| held.entries.get_mut(&0).unwrap().payload = StoredPayload::Blank;
+    assert!(reason(nobody).contains("another electorate"));
 }
 
 #[test]

@@ -353,8 +353,8 @@ async fn a_value_that_its_id_was_not_made_for_is_refused() {
 }
 
 /// Voters that cannot see the leader ask each other for it. How often a request is handed on is
-/// their own business: with as many hops as one frame can ask for, three answers would be asked for
-/// each, for a second.
+/// their own business: with as many hops as one frame can ask for, they would ask until its
+/// deadline.
 #[tokio::test(start_paused = true)]
 async fn a_request_that_asks_for_many_hops_gets_few() {
     let net = SimNet::new(1);
@@ -372,12 +372,12 @@ async fn a_request_that_asks_for_many_hops_gets_few() {
         hops_left: u8::MAX,
         within_ms: 900,
     };
-    net.set_delay(Duration::from_millis(20), Duration::from_millis(20));
+    net.set_delay(Duration::from_millis(1), Duration::from_millis(1));
     let before = net.counts().delivered;
     let frame = Request::new(GROUP, body).encode();
     let peers = observer.directory().peers();
     let call = peers.call(nodes[asked].node_id(), frame);
     let _ = tokio::time::timeout(Duration::from_secs(2), call).await;
     let messages = net.counts().delivered - before;
-    assert!(messages < 300, "{messages} messages for one request");
+    assert!(messages < 200, "{messages} messages for one request");
 }
