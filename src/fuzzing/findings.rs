@@ -1,16 +1,6 @@
 //! What fuzzing has found: the bytes, as small as they could be made, and what they did.
 
-use super::{PER_INPUT_BYTE, TARGETS, memory};
-
-/// Runs a target as the fuzzer does.
-fn run(name: &str, bytes: &[u8]) {
-    let target = TARGETS.iter().find(|target| target.name == name).unwrap();
-    let peak = memory::peak_bytes(|| (target.run)(bytes));
-    assert!(
-        peak <= target.memory_bytes_max + bytes.len() * PER_INPUT_BYTE,
-        "{peak} bytes"
-    );
-}
+use super::watch::run_by_name as run;
 
 /// The id of the voter `a`, as it is encoded.
 const A: [u8; 9] = [253, 185, 239, 144, 10, 121, 87, 194, 212];

@@ -17,6 +17,8 @@ mod round_trips;
 #[cfg(test)]
 mod tests;
 mod value;
+#[cfg(test)]
+mod watch;
 
 use crate::codec::{DECODE_BYTES_MAX, SMALL_VALUE_DECODE_BYTES_MAX};
 use crate::{group, network, store, transport};

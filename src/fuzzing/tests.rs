@@ -7,7 +7,8 @@ use rand::rngs::StdRng;
 
 use super::corpus::samples;
 use super::mutate::mutated;
-use super::{PER_INPUT_BYTE, TARGETS, Target, memory};
+use super::watch::run;
+use super::{TARGETS, Target};
 use crate::group::generate as group;
 
 /// Runs with each target; those that start a voter or a store take a millisecond or so.
@@ -18,16 +19,6 @@ fn rounds(target: &Target) -> usize {
         "log_recovery" => 60,
         _ => 1_200,
     }
-}
-
-fn run(target: &Target, bytes: &[u8]) {
-    let peak = memory::peak_bytes(|| (target.run)(bytes));
-    let allowed = target.memory_bytes_max + bytes.len() * PER_INPUT_BYTE;
-    assert!(
-        peak <= allowed,
-        "{} held {peak} bytes, {allowed} are allowed: {bytes:?}",
-        target.name
-    );
 }
 
 fn run_each(seed: u64, make: impl Fn(&mut StdRng, &[Vec<u8>]) -> Vec<u8>) {
