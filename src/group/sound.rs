@@ -15,6 +15,9 @@ use super::raft::{LogPosition, StoredEntry, StoredPayload, StoredVote};
 use super::state::read_snapshot;
 use super::wire::RaftRequest;
 
+/// No history gets as far as this, one step at a time; so whatever comes next is a number, too.
+const NUMBER_MAX: u64 = 1 << 62;
+
 /// Why a message is not one that a voter of this electorate sends.
 pub(super) fn check_message(
     message: &RaftRequest,
@@ -41,7 +44,7 @@ pub(super) fn check_message(
             if before.max(*committed).is_some_and(|at| at.term > vote.term) {
                 return Err("the log is newer than its leader");
             }
-            Ok(())
+            check_reach(vote.term, [before, *committed])
         }
         RaftRequest::Vote { vote, last, .. } => {
             if vote.committed || !voters.contains(&vote.node) {
@@ -50,7 +53,7 @@ pub(super) fn check_message(
             if last.is_some_and(|last| last.term > vote.term) {
                 return Err("the log is newer than its candidate");
             }
-            Ok(())
+            check_reach(vote.term, [*last, None])
         }
         RaftRequest::Snapshot { vote, meta, data } => {
             check_leader(vote, voters)?;
@@ -60,6 +63,7 @@ pub(super) fn check_message(
             if at.term > vote.term {
                 return Err("the snapshot is newer than its leader");
             }
+            check_reach(vote.term, [Some(at), None])?;
             if meta.electorate.voters != *voters {
                 return Err("the snapshot is of another electorate");
             }
@@ -74,14 +78,23 @@ pub(super) fn check_message(
                 .then_some(())
                 .ok_or("the snapshot contradicts itself")
         }
-        RaftRequest::Transfer { from, to, .. } => {
+        RaftRequest::Transfer { from, to, last } => {
             check_leader(from, voters)?;
+            check_reach(from.term, [*last, None])?;
             voters
                 .contains(to)
                 .then_some(())
                 .ok_or("the successor is no voter")
         }
     }
+}
+
+fn check_reach(term: u64, positions: [Option<LogPosition>; 2]) -> Result<(), &'static str> {
+    let far = |at: &LogPosition| at.index > NUMBER_MAX;
+    if term > NUMBER_MAX || positions.iter().flatten().any(far) {
+        return Err("no history gets that far");
+    }
+    Ok(())
 }
 
 fn check_leader(vote: &StoredVote, voters: &BTreeSet<NodeId>) -> Result<(), &'static str> {
@@ -95,8 +108,10 @@ fn check_leader(vote: &StoredVote, voters: &BTreeSet<NodeId>) -> Result<(), &'st
 pub(super) fn check_stored(held: &Held) -> Result<(), &'static str> {
     check_log(held)?;
     check_applied(held)?;
+    let term = held.vote.map_or(0, |vote| vote.term);
+    check_reach(term, [held.last(), held.applied.at])?;
     let written_in = held.last().max(held.applied.at).map_or(0, |at| at.term);
-    if held.vote.map_or(0, |vote| vote.term) < written_in {
+    if term < written_in {
         // Its leader's vote was written before the entry: a vote is forgotten.
         return Err("its vote is older than its log");
     }

@@ -153,6 +153,52 @@ fn a_vote_that_its_log_has_overtaken_is_refused() {
     assert!(reason(snapshot).contains("older than its log"));
 }
 
+#[test]
+fn numbers_at_the_end_of_all_numbers_are_refused() {
+    assert!(reason(|held| held.vote = Some(vote(u64::MAX, false))).contains("gets that far"));
+    let far = |held: &mut Held| {
+        held.entries.clear();
+        (held.purged, held.applied.at) = (Some(at(1, u64::MAX)), Some(at(1, u64::MAX)));
+    };
+    assert!(reason(far).contains("gets that far"));
+    let ballot = |term: u64, index: u64| RaftRequest::Vote {
+        vote: vote(term, false),
+        last: Some(at(1, index)),
+        transfer: false,
+        pre: false,
+    };
+    let append = |term: u64, index: u64| RaftRequest::Append {
+        vote: vote(term, true),
+        prev: None,
+        entries: vec![],
+        committed: Some(at(1, index)),
+    };
+    let snapshot = |term: u64, index: u64| {
+        let data = write_snapshot(Version::ZERO, &Machine::default());
+        let mut snapshot = snapshot(|meta| meta.at = Some(at(1, index)), data);
+        if let RaftRequest::Snapshot { vote, .. } = &mut snapshot {
+            vote.term = term;
+        }
+        snapshot
+    };
+    let transfer = |term: u64, index: u64| RaftRequest::Transfer {
+        from: vote(term, true),
+        to: NodeId::of_voter("a"),
+        last: Some(at(1, index)),
+    };
+    for (term, index) in [(NUMBER_MAX + 1, 1), (1, NUMBER_MAX + 1)] {
+        for message in [
+            ballot(term, index),
+            append(term, index),
+            snapshot(term, index),
+            transfer(term, index),
+        ] {
+            let refused = check_message(&message, &voters());
+            assert_eq!(refused, Err("no history gets that far"), "{message:?}");
+        }
+    }
+}
+
 /// Whoever reads a value would trust it: no bit of it may change on the way to and from the disk.
 #[test]
 fn every_flipped_bit_of_a_decided_value_is_noticed() {
