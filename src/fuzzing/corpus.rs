@@ -32,10 +32,11 @@ fn sample(target: &str, rng: &mut StdRng) -> Vec<u8> {
             [&[rng.random()], &prefix[..], &body].concat()
         }
         "admission" => admission(rng),
-        "past" => match rng.random_range(0..3) {
+        "past" => match rng.random_range(0..4) {
             0 => [&[0], &*network::myself(rng).to_bytes()].concat(),
             1 => [&[1], &*network::peer(rng).to_bytes()].concat(),
-            _ => judged(rng),
+            2 => judged(rng),
+            _ => book(rng),
         },
         "ticket" => match rng.random_range(0..5) {
             0 => [&[0], network::ticket(rng).to_string().as_bytes()].concat(),
@@ -128,6 +129,22 @@ fn judged(rng: &mut StdRng) -> Vec<u8> {
     for piece in pieces {
         bytes.push(piece.len() as u8);
         bytes.extend(piece);
+    }
+    bytes
+}
+
+/// The pages of a voter: whose disk it is, about itself, and about a peer.
+fn book(rng: &mut StdRng) -> Vec<u8> {
+    let owner = network::owner(rng);
+    let pages = [
+        owner,
+        network::myself(rng).to_bytes(),
+        network::peer(rng).to_bytes(),
+    ];
+    let mut bytes = vec![3];
+    for page in &pages[..rng.random_range(0..=3)] {
+        bytes.push(page.len() as u8);
+        bytes.extend(page);
     }
     bytes
 }

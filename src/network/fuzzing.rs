@@ -1,9 +1,11 @@
 //! What a fuzzer does with admission, with what a voter keeps of itself and its peers, and with
 //! the texts that people hand on.
 
+use std::path::Path;
 use std::sync::OnceLock;
 
 use super::base32;
+use super::book::Book;
 use super::electorate::{Electorate, VOTERS_MAX};
 use super::hello::{Admitted, Confirm, Hello, Terms, Welcome, answer_from_bytes, answer_to_bytes};
 use super::past::{Myself, Peer, judge};
@@ -12,6 +14,7 @@ use super::refusal::Refusal;
 use super::secret::Secret;
 use super::ticket::{self, Ticket};
 use crate::id::NodeId;
+use crate::store::{Batch, Durability, Store};
 
 /// The two sides of one connection on which frames are tried.
 pub(crate) struct Scene {
@@ -123,19 +126,61 @@ pub(crate) fn admission(bytes: &[u8]) {
 }
 
 /// The first byte says whose page it is. Two pages of peers and a hello, one behind the other with
-/// lengths in front, are a peer that is judged.
+/// lengths in front, are a peer that is judged; three pages are the book of a voter.
 pub(crate) fn past(bytes: &[u8]) {
     let Some((&what, bytes)) = bytes.split_first() else {
         return;
     };
-    match what % 3 {
+    match what % 4 {
         0 => myself(bytes),
         1 => {
             if let Ok(peer) = Peer::from_bytes(bytes) {
                 assert_eq!(Peer::from_bytes(&peer.to_bytes()).as_ref(), Ok(&peer));
             }
         }
-        _ => judged(bytes),
+        2 => judged(bytes),
+        _ => book(bytes),
+    }
+}
+
+/// The next piece, behind its length.
+fn next_piece<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (length, behind) = rest.split_first()?;
+    let (piece, behind) = behind.split_at_checked(usize::from(*length))?;
+    *rest = behind;
+    Some(piece)
+}
+
+/// A voter starts on a disk with these pages: on whose disk it is, about itself, about a peer.
+fn book(mut bytes: &[u8]) {
+    let store = Store::in_memory();
+    let mut batch = Batch::default();
+    let peer = [&b"npeer"[..], &NodeId::of_voter("b").as_u64().to_be_bytes()].concat();
+    for key in [b"nowner".to_vec(), b"nmyself".to_vec(), peer] {
+        if let Some(page) = next_piece(&mut bytes) {
+            batch.put(key, page.to_vec());
+        }
+    }
+    store.write(batch, Durability::Now, |_| {});
+    let electorate = &scene().electorate;
+    let open = |fresh| {
+        let opened = Book::open(store.clone(), Path::new("."), "n", "a", electorate, fresh);
+        futures::executor::block_on(opened)
+    };
+    match open([[1; 16], [2; 16]]) {
+        Ok(book) => {
+            assert_eq!(book.boot(), [2; 16]);
+            assert_eq!(book.may_vote(), book.waiting_for().is_empty());
+            let claim = book.claim();
+            let again = open([[1; 16], [3; 16]])
+                .expect("it was opened before")
+                .claim();
+            assert_eq!(
+                (again.incarnation, again.empty),
+                (claim.incarnation, claim.empty)
+            );
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
     }
 }
 
@@ -156,12 +201,7 @@ fn myself(bytes: &[u8]) {
 
 fn judged(bytes: &[u8]) {
     let mut rest = bytes;
-    let mut next = || {
-        let (length, behind) = rest.split_first()?;
-        let (piece, behind) = behind.split_at_checked(usize::from(*length))?;
-        rest = behind;
-        Some(piece)
-    };
+    let mut next = || next_piece(&mut rest);
     let mut peer = || Peer::from_bytes(next()?).ok();
     let (remembered, asked) = (peer(), peer());
     let scene = scene();

@@ -158,3 +158,10 @@ pub(crate) fn ticket(rng: &mut StdRng) -> Ticket {
 pub(crate) fn ticket_content(rng: &mut StdRng) -> Vec<u8> {
     ticket(rng).encode(1)
 }
+
+/// The page that says whose disk it is: most often that of the voter that looks.
+pub(crate) fn owner(rng: &mut StdRng) -> Vec<u8> {
+    let voter = ["a", "a", "b"][rng.random_range(0..3)];
+    let names = ["a", "b", "c"].map(String::from).to_vec();
+    crate::codec::encode(1, &("n".to_owned(), voter.to_owned(), names, 0_u32))
+}
