@@ -1,4 +1,7 @@
 //! Values of users: whoever holds a ticket can have any bytes committed in any cell.
+//!
+//! None of these types contains itself. Such a type is read as deep as its bytes say, until the
+//! stack is used up: nothing bounds that yet.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -15,7 +18,7 @@ enum Shape {
         name: String,
         tags: BTreeMap<String, Option<i128>>,
     },
-    Many(Vec<Shape>),
+    Many(Vec<Option<(u8, String)>>),
 }
 
 /// Reads the bytes as a `T`; what is read is written as bytes that are read as the same.
