@@ -20,13 +20,24 @@ pub(crate) const FRAME_BYTES_MAX: usize = VALUE_BYTES_CAP + 1024 * 1024;
 /// before it is checked against what is there, so this bounds what hostile bytes can allocate.
 pub(crate) const DECODE_BYTES_MAX: usize = FRAME_BYTES_MAX;
 
-/// The most memory that decoding one value of a user may claim, in bytes.
+/// The most memory that decoding one value of a user may claim, in bytes: a number of 16 bytes
+/// takes one when it is small. A value of no more than [`SMALL_VALUE_BYTES_MAX`] may claim
+/// [`SMALL_VALUE_DECODE_BYTES_MAX`].
 pub(crate) const VALUE_DECODE_BYTES_MAX: usize = 512 * 1024 * 1024;
+
+/// Values of this size, in bytes, are what cells are for.
+pub(crate) const SMALL_VALUE_BYTES_MAX: usize = 512 * 1024;
+
+/// Less than a frame: whoever has a few bytes committed in a cell must not make all its readers
+/// allocate more than that.
+pub(crate) const SMALL_VALUE_DECODE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 const OWN: Configuration<LittleEndian, Varint, Limit<DECODE_BYTES_MAX>> =
     bincode::config::standard().with_limit::<DECODE_BYTES_MAX>();
 const VALUE: Configuration<LittleEndian, Varint, Limit<VALUE_DECODE_BYTES_MAX>> =
     bincode::config::standard().with_limit::<VALUE_DECODE_BYTES_MAX>();
+const SMALL_VALUE: Configuration<LittleEndian, Varint, Limit<SMALL_VALUE_DECODE_BYTES_MAX>> =
+    bincode::config::standard().with_limit::<SMALL_VALUE_DECODE_BYTES_MAX>();
 
 /// Why a value could not be turned into bytes. Nothing was sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -103,8 +114,12 @@ pub(crate) fn decode_value<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Decod
         bytes: bytes.len(),
         reason,
     };
-    let (value, used) = bincode::serde::decode_from_slice(bytes, VALUE)
-        .map_err(|error| failed(error.to_string()))?;
+    let decoded = if bytes.len() <= SMALL_VALUE_BYTES_MAX {
+        bincode::serde::decode_from_slice(bytes, SMALL_VALUE)
+    } else {
+        bincode::serde::decode_from_slice(bytes, VALUE)
+    };
+    let (value, used) = decoded.map_err(|error| failed(error.to_string()))?;
     if used != bytes.len() {
         return Err(failed(format!(
             "{} bytes are left over",
@@ -217,6 +232,30 @@ mod tests {
         );
         assert!(decode::<(u64, Vec<u8>)>(3, &bytes[..bytes.len() - 1]).is_err());
         assert_eq!(decode::<u64>(3, &[]), Err(MalformedError::Empty));
+    }
+
+    /// 16 bytes of memory for one in the encoding, which is as much as any number takes.
+    #[test]
+    fn values_that_take_the_most_memory_for_their_size_are_decoded() {
+        for count in [SMALL_VALUE_BYTES_MAX - 5, SMALL_VALUE_BYTES_MAX] {
+            let value = vec![1_u128; count];
+            let bytes = encode_value(&value, VALUE_BYTES_CAP).unwrap();
+            assert_eq!(
+                bytes.len() <= SMALL_VALUE_BYTES_MAX,
+                count < SMALL_VALUE_BYTES_MAX
+            );
+            assert_eq!(decode_value::<Vec<u128>>(&bytes), Ok(value));
+        }
+    }
+
+    #[test]
+    fn a_small_value_that_claims_much_is_refused() {
+        let claim = |bytes: u32| [&[252][..], &bytes.to_le_bytes()].concat();
+        let most = SMALL_VALUE_DECODE_BYTES_MAX as u32;
+        let error = decode_value::<String>(&claim(most)).unwrap_err().reason;
+        assert!(error.contains("LimitExceeded"), "{error}");
+        let error = decode_value::<String>(&claim(most / 2)).unwrap_err().reason;
+        assert!(error.contains("UnexpectedEnd"), "{error}");
     }
 
     #[test]

@@ -254,6 +254,11 @@ impl ProposalId {
     pub(crate) fn node(&self) -> NodeId {
         self.node
     }
+
+    /// It was made for exactly this value.
+    pub(crate) fn is_of(&self, value: &[u8]) -> bool {
+        self.value_hash == *blake3::hash(value).as_bytes()
+    }
 }
 
 impl fmt::Debug for ProposalId {

@@ -277,6 +277,9 @@
 //! Values and secrets are never logged.
 
 mod codec;
+#[cfg(any(test, all(fuzzing, feature = "testing")))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod group;
 mod id;
 mod machine;

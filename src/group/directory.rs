@@ -329,8 +329,11 @@ impl Directory {
 
     pub(super) fn load(&self, store: &Store, id: GroupId) -> Result<Held, String> {
         let first = self.peers.order(&id).first().copied();
-        let held = Disk::load(store, id, self.peers.voters(), first);
-        let held = held.map_err(|error| error.to_string())?;
+        let held = Disk::load(store, id, self.peers.voters(), first).map_err(|error| {
+            // The others decide without this voter, so nothing else would tell.
+            tracing::error!(group = ?id, %error, "a cell is not served here");
+            error.to_string()
+        })?;
         if held.electorate.voters != *self.peers.voters() {
             return Err(format!("group {id} was written by another electorate"));
         }

@@ -15,6 +15,7 @@ use crate::machine::{Command, Machine, Record, Slot};
 use crate::store::{Batch, Durability, Store, StoreFailed};
 
 use super::raft::{LogPosition, StoredElectorate, StoredEntry, StoredPayload, StoredVote};
+use super::sound;
 use super::wire::{EPOCH, State};
 
 const DISK_VERSION: u8 = 1;
@@ -138,8 +139,9 @@ impl Disk {
             match tag {
                 VOTE => held.vote = Some(unpack(group, &value)?),
                 ENTRY => {
-                    let entry: StoredEntry = unpack(group, &value)?;
-                    held.entries.insert(entry.at.index, entry);
+                    let index = rest.try_into().map(u64::from_be_bytes);
+                    let index = index.map_err(|_| broken(group, "a log entry without an index"))?;
+                    held.entries.insert(index, unpack(group, &value)?);
                 }
                 PURGED => held.purged = Some(unpack(group, &value)?),
                 ELECTORATE => held.electorate = unpack(group, &value)?,
@@ -149,6 +151,7 @@ impl Disk {
             }
         }
         held.machine = Machine::from_records(records);
+        sound::check_stored(&held).map_err(|what| broken(group, what))?;
         Ok(held)
     }
 
@@ -334,7 +337,7 @@ impl Disk {
     }
 }
 
-fn key(group: GroupId, tag: Option<u8>, rest: &[u8]) -> Vec<u8> {
+pub(super) fn key(group: GroupId, tag: Option<u8>, rest: &[u8]) -> Vec<u8> {
     let mut key = Vec::with_capacity(34 + rest.len());
     key.push(b'g');
     key.extend_from_slice(group.as_bytes());
@@ -358,6 +361,6 @@ fn unpack<T: Decode<()>>(group: GroupId, bytes: &[u8]) -> Result<T, StoreFailed>
 
 fn broken(group: GroupId, what: &str) -> StoreFailed {
     StoreFailed::Read(
-        format!("the stored state of group {group} is not readable by this build: {what}").into(),
+        format!("the stored state of group {group} cannot be used by this build: {what}").into(),
     )
 }

@@ -4,6 +4,10 @@
 mod barrier;
 mod directory;
 mod disk;
+#[cfg(any(test, all(fuzzing, feature = "testing")))]
+pub(crate) mod fuzzing;
+#[cfg(test)]
+pub(crate) mod generate;
 mod log;
 mod notices;
 mod peer;
@@ -15,6 +19,7 @@ mod replica;
 mod route;
 mod runtime;
 mod serve;
+mod sound;
 mod state;
 mod subscribers;
 mod view;

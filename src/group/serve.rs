@@ -13,6 +13,7 @@ use super::ATTEMPT;
 use super::directory::{Directory, Group};
 use super::replica::Lead;
 use super::route::{Ask, NoAnswer};
+use super::sound;
 use super::visit::wait_in;
 use super::wire::{Body, EPOCH, HOPS_MAX, Request, Response};
 
@@ -31,6 +32,9 @@ fn check(command: &Command) -> Result<(), &'static str> {
     match command {
         Command::Set { proposal, .. } if proposal.value.len() > VALUE_BYTES_CAP => {
             Err("the value is larger than any cell may hold")
+        }
+        Command::Set { proposal, .. } if !sound::is_offered(proposal) => {
+            Err("the value is not the one that was proposed")
         }
         _ => Ok(()),
     }
@@ -114,6 +118,10 @@ impl Directory {
         let group = self.visit(peer, id)?;
         let served = match request.body {
             Body::Raft(message) => {
+                if let Err(reason) = sound::check_message(&message, self.peers().voters()) {
+                    tracing::warn!(%peer, group = ?id, reason, "refused a message of Raft");
+                    return Err(reason.into());
+                }
                 let replica = self.wake(&group).await?;
                 return replica.answer(message).await.map(Response::Raft);
             }

@@ -9,7 +9,7 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, StoredMembership as OpenraftMembership};
 use tokio::sync::Notify;
 
-use crate::codec;
+use crate::codec::{self, MalformedError};
 use crate::id::Version;
 use crate::machine::{Machine, Reply};
 
@@ -49,14 +49,22 @@ impl State {
 }
 
 fn snapshot_of(held: &Held) -> Snapshot {
-    let body = (held.applied.version, &held.machine);
     Snapshot {
         meta: SnapshotMeta::from(&StoredSnapshotMeta {
             at: held.applied.at,
             electorate: held.electorate.clone(),
         }),
-        snapshot: codec::encode(SNAPSHOT_VERSION, &body).into(),
+        snapshot: write_snapshot(held.applied.version, &held.machine).into(),
     }
+}
+
+pub(super) fn write_snapshot(version: Version, machine: &Machine) -> Vec<u8> {
+    codec::encode(SNAPSHOT_VERSION, &(version, machine))
+}
+
+/// What [`write_snapshot`] has written.
+pub(super) fn read_snapshot(bytes: &[u8]) -> Result<(Version, Machine), MalformedError> {
+    codec::decode(SNAPSHOT_VERSION, bytes)
 }
 
 /// A view of the state at the moment it was asked for.
@@ -164,8 +172,7 @@ impl RaftStateMachine<Types> for State {
         meta: &SnapshotMeta,
         snapshot: Arc<[u8]>,
     ) -> Result<(), io::Error> {
-        let (version, machine): (Version, Machine) =
-            codec::decode(SNAPSHOT_VERSION, &snapshot).map_err(io::Error::other)?;
+        let (version, machine) = read_snapshot(&snapshot).map_err(io::Error::other)?;
         let stored = StoredSnapshotMeta::from(meta);
         let applied = Applied {
             at: stored.at,

@@ -6,6 +6,10 @@ mod book;
 mod builder;
 pub(crate) mod electorate;
 mod error;
+#[cfg(any(test, all(fuzzing, feature = "testing")))]
+pub(crate) mod fuzzing;
+#[cfg(test)]
+pub(crate) mod generate;
 pub(crate) mod hello;
 mod limits;
 mod links;
@@ -17,8 +21,6 @@ pub(crate) mod secret;
 mod status;
 pub(crate) mod ticket;
 
-#[cfg(test)]
-mod hostile_bytes;
 #[cfg(test)]
 mod hostile_tests;
 

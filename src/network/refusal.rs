@@ -78,7 +78,7 @@ impl fmt::Display for Refusal {
             Self::Crowded { links_max } => write!(
                 f,
                 "the refusing node has {links_max} links and allows no more; \
-                 close some, raise its limit, or wait: the link is tried again"
+                 let fewer observers run; until then the link is tried again"
             ),
             Self::NotReady => write!(
                 f,
@@ -129,7 +129,11 @@ mod tests {
                 false,
             ),
             (lost, "wiped; stop that voter", false),
-            (Refusal::Crowded { links_max: 9 }, "raise its limit", true),
+            (
+                Refusal::Crowded { links_max: 9 },
+                "let fewer observers run",
+                true,
+            ),
             (Refusal::NotReady, "tried again", true),
         ] {
             let text = refusal.to_string();

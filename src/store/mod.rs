@@ -17,13 +17,16 @@ mod disk;
 mod engine;
 mod error;
 mod files;
+#[cfg(any(test, all(fuzzing, feature = "testing")))]
+pub(crate) mod fuzzing;
 mod health;
 mod job;
 mod log;
 mod queue;
 mod record;
 mod recovery;
-#[cfg(test)]
+#[cfg(any(test, all(fuzzing, feature = "testing")))]
+#[cfg_attr(not(test), allow(dead_code, reason = "fuzzers need a part of it"))]
 mod sim;
 mod table;
 #[cfg(test)]
@@ -84,7 +87,7 @@ enum Executor {
     Threads,
     /// Whoever calls, so that one seed gives one history. Lazy batches wait for the next `Now`.
     #[cfg_attr(
-        not(test),
+        not(any(test, all(fuzzing, feature = "testing"))),
         expect(dead_code, reason = "the seam's second tenant: tests")
     )]
     Inline,

@@ -13,6 +13,8 @@ use futures::future::BoxFuture;
 mod budget;
 mod error;
 mod frame;
+#[cfg(any(test, all(fuzzing, feature = "testing")))]
+pub(crate) mod fuzzing;
 #[cfg(test)]
 mod hostile_tests;
 mod places;

@@ -325,3 +325,59 @@ async fn groups_elect_and_write_over_slow_links() {
         }
     }
 }
+
+/// Else every voter would find another value behind the id than was proposed, and would take the
+/// group for damaged when it reads it from its disk.
+#[tokio::test(start_paused = true)]
+async fn a_value_that_its_id_was_not_made_for_is_refused() {
+    let net = SimNet::new(1);
+    let nodes = settled(&net, 3).await;
+    let observer = observer(&net, &nodes).await;
+    let mut command = set(&observer, b"", vec![1]);
+    if let Command::Set { proposal, .. } = &mut command {
+        proposal.value = vec![2].into();
+    }
+    let body = Body::Propose {
+        command,
+        hops_left: 1,
+        within_ms: 3_000,
+    };
+    let frame = Request::new(GROUP, body).encode();
+    let peers = observer.directory().peers();
+    let answer = peers.call(nodes[0].node_id(), frame).await.unwrap();
+    assert!(matches!(
+        Response::decode(&answer),
+        Ok(Response::Refused { .. })
+    ));
+    assert_eq!(value(&propose(&nodes[1], 7).await.unwrap()), 7);
+}
+
+/// Voters that cannot see the leader ask each other for it. How often a request is handed on is
+/// their own business: with as many hops as one frame can ask for, they would ask until its
+/// deadline.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_asks_for_many_hops_gets_few() {
+    let net = SimNet::new(1);
+    let nodes = settled(&net, 5).await;
+    let observer = observer(&net, &nodes).await;
+    propose(&nodes[0], 1).await.unwrap();
+    let leader = (0..5).find(|n| nodes[*n].status().cells[0].leader == Some(nodes[*n].node_id()));
+    let leader = leader.expect("one of the voters leads");
+    for other in (0..5).filter(|other| *other != leader) {
+        net.cut(addr(leader), addr(other));
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let asked = (leader + 1) % 5;
+    let body = Body::Settle {
+        hops_left: u8::MAX,
+        within_ms: 900,
+    };
+    net.set_delay(Duration::from_millis(1), Duration::from_millis(1));
+    let before = net.counts().delivered;
+    let frame = Request::new(GROUP, body).encode();
+    let peers = observer.directory().peers();
+    let call = peers.call(nodes[asked].node_id(), frame);
+    let _ = tokio::time::timeout(Duration::from_secs(2), call).await;
+    let messages = net.counts().delivered - before;
+    assert!(messages < 200, "{messages} messages for one request");
+}

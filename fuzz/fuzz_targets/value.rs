@@ -1,0 +1,2 @@
+#![no_main]
+raft_once_fuzz::fuzz!(value);

@@ -1,0 +1,436 @@
+//! Messages about groups and groups on disk, at random: every variant of every type, and of
+//! numbers the ones at the edges of their encodings more often than others.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use rand::rngs::StdRng;
+use rand::{Rng, RngExt};
+
+use super::disk::{Applied, Disk, Held, key};
+use super::fuzzing::GROUP;
+use super::raft::{
+    LogPosition, StoredElectorate, StoredEntry, StoredPayload, StoredSnapshotMeta, StoredVote,
+};
+use super::state::write_snapshot;
+use super::wire::{Body, EPOCH, RaftRequest, RaftResponse, Request, Response, State};
+use crate::id::{GroupId, NodeId, ProposalId, Version};
+use crate::machine::{Command, Machine, Proposal, Record, Reply};
+use crate::store::Store;
+
+pub(crate) fn number(rng: &mut StdRng) -> u64 {
+    const EDGES: [u64; 10] = [
+        0,
+        1,
+        250,
+        251,
+        255,
+        256,
+        0xffff,
+        0x1_0000,
+        u32::MAX as u64 + 1,
+        u64::MAX,
+    ];
+    match rng.random_range(0..4) {
+        0 => EDGES[rng.random_range(0..EDGES.len())],
+        1 => rng.random(),
+        _ => rng.random_range(0..100),
+    }
+}
+
+pub(crate) fn bytes(rng: &mut StdRng, bytes_max: usize) -> Vec<u8> {
+    let mut bytes = vec![0; rng.random_range(0..=bytes_max)];
+    rng.fill_bytes(&mut bytes);
+    bytes
+}
+
+/// One in four is nothing.
+pub(crate) fn maybe<T>(rng: &mut StdRng, of: impl FnOnce(&mut StdRng) -> T) -> Option<T> {
+    (rng.random_range(0..4) > 0).then(|| of(rng))
+}
+
+fn list<T>(rng: &mut StdRng, of: impl Fn(&mut StdRng) -> T) -> Vec<T> {
+    (0..rng.random_range(0..4)).map(|_| of(rng)).collect()
+}
+
+fn node(rng: &mut StdRng) -> NodeId {
+    match rng.random_range(0..4) {
+        0 => NodeId::from_u64(number(rng)),
+        known => NodeId::of_voter(["a", "b", "c"][known - 1]),
+    }
+}
+
+fn version(rng: &mut StdRng) -> Version {
+    Version::new(number(rng))
+}
+
+fn position(rng: &mut StdRng) -> LogPosition {
+    LogPosition {
+        term: number(rng),
+        index: number(rng),
+    }
+}
+
+fn vote(rng: &mut StdRng) -> StoredVote {
+    StoredVote {
+        term: number(rng),
+        node: node(rng),
+        committed: rng.random(),
+    }
+}
+
+/// Mostly the one slot of a cell.
+fn slot(rng: &mut StdRng) -> Vec<u8> {
+    match rng.random_range(0..4) {
+        0 => bytes(rng, 9),
+        _ => Vec::new(),
+    }
+}
+
+pub(crate) fn proposal(rng: &mut StdRng) -> Proposal {
+    let value = bytes(rng, 300);
+    Proposal {
+        id: ProposalId::new(rng.random(), node(rng), rng.random(), &value),
+        value: value.into(),
+        proposed_at_ms: number(rng),
+    }
+}
+
+pub(crate) fn command(rng: &mut StdRng) -> Command {
+    match rng.random_range(0..2) {
+        0 => Command::Set {
+            slot: slot(rng),
+            proposal: proposal(rng),
+        },
+        _ => Command::Touch {
+            slot: slot(rng),
+            id: proposal(rng).id,
+        },
+    }
+}
+
+fn record(rng: &mut StdRng) -> Arc<Record> {
+    Arc::new(Record {
+        proposal: proposal(rng),
+        version: version(rng),
+    })
+}
+
+pub(crate) fn reply(rng: &mut StdRng) -> Reply {
+    Reply {
+        version: version(rng),
+        record: maybe(rng, record),
+    }
+}
+
+fn state(rng: &mut StdRng) -> State {
+    State {
+        version: version(rng),
+        record: maybe(rng, record),
+    }
+}
+
+pub(crate) fn machine(rng: &mut StdRng) -> Machine {
+    let records = list(rng, |rng| (slot(rng), record(rng)));
+    Machine::from_records(records)
+}
+
+fn voters(rng: &mut StdRng) -> BTreeSet<NodeId> {
+    list(rng, node).into_iter().collect()
+}
+
+fn payload(rng: &mut StdRng) -> StoredPayload {
+    match rng.random_range(0..4) {
+        0 => StoredPayload::Blank,
+        1 => StoredPayload::Electorate(voters(rng)),
+        _ => StoredPayload::Command(command(rng)),
+    }
+}
+
+pub(crate) fn entry(rng: &mut StdRng) -> StoredEntry {
+    StoredEntry {
+        at: position(rng),
+        payload: payload(rng),
+    }
+}
+
+fn electorate(rng: &mut StdRng) -> StoredElectorate {
+    StoredElectorate {
+        at: maybe(rng, position),
+        voters: voters(rng),
+    }
+}
+
+pub(crate) fn applied(rng: &mut StdRng) -> Applied {
+    Applied {
+        at: maybe(rng, position),
+        version: version(rng),
+    }
+}
+
+pub(crate) fn snapshot_meta(rng: &mut StdRng) -> StoredSnapshotMeta {
+    StoredSnapshotMeta {
+        at: maybe(rng, position),
+        electorate: electorate(rng),
+    }
+}
+
+pub(crate) fn snapshot(rng: &mut StdRng) -> Vec<u8> {
+    write_snapshot(version(rng), &machine(rng))
+}
+
+fn raft_request(rng: &mut StdRng) -> RaftRequest {
+    match rng.random_range(0..4) {
+        0 => RaftRequest::Append {
+            vote: vote(rng),
+            prev: maybe(rng, position),
+            entries: list(rng, entry),
+            committed: maybe(rng, position),
+        },
+        1 => RaftRequest::Vote {
+            vote: vote(rng),
+            last: maybe(rng, position),
+            transfer: rng.random(),
+            pre: rng.random(),
+        },
+        2 => RaftRequest::Snapshot {
+            vote: vote(rng),
+            meta: snapshot_meta(rng),
+            data: match rng.random() {
+                true => bytes(rng, 99).into(),
+                false => snapshot(rng).into(),
+            },
+        },
+        _ => RaftRequest::Transfer {
+            from: vote(rng),
+            to: node(rng),
+            last: maybe(rng, position),
+        },
+    }
+}
+
+pub(crate) const BODIES: usize = 9;
+
+/// A body of each kind has a number of its own.
+pub(crate) fn kind_of_body(body: &Body) -> usize {
+    match body {
+        Body::Raft(_) => 0,
+        Body::Status => 1,
+        Body::Propose { .. } => 2,
+        Body::Settle { .. } => 3,
+        Body::Barrier { .. } => 4,
+        Body::Subscribe { .. } => 5,
+        Body::Unsubscribe { .. } => 6,
+        Body::Update(_) => 7,
+        Body::Orphaned => 8,
+    }
+}
+
+pub(crate) const RAFT_REQUESTS: usize = 4;
+
+pub(crate) fn kind_of_raft_request(request: &RaftRequest) -> usize {
+    match request {
+        RaftRequest::Append { .. } => 0,
+        RaftRequest::Vote { .. } => 1,
+        RaftRequest::Snapshot { .. } => 2,
+        RaftRequest::Transfer { .. } => 3,
+    }
+}
+
+fn body(rng: &mut StdRng) -> Body {
+    match rng.random_range(0..BODIES) {
+        0 => Body::Raft(raft_request(rng)),
+        1 => Body::Status,
+        2 => Body::Propose {
+            command: command(rng),
+            hops_left: rng.random(),
+            within_ms: number(rng),
+        },
+        3 => Body::Settle {
+            hops_left: rng.random(),
+            within_ms: number(rng),
+        },
+        4 => Body::Barrier {
+            within_ms: number(rng),
+        },
+        5 => Body::Subscribe {
+            number: number(rng),
+        },
+        6 => Body::Unsubscribe {
+            number: number(rng),
+        },
+        7 => Body::Update(state(rng)),
+        _ => Body::Orphaned,
+    }
+}
+
+pub(crate) fn request(rng: &mut StdRng) -> Request {
+    Request {
+        epoch: match rng.random_range(0..9) {
+            0 => rng.random(),
+            _ => EPOCH,
+        },
+        group: GroupId::from_bytes([rng.random_range(0..3); 32]),
+        body: body(rng),
+    }
+}
+
+fn raft_response(rng: &mut StdRng) -> RaftResponse {
+    match rng.random_range(0..RAFT_RESPONSES) {
+        0 => RaftResponse::Appended,
+        1 => RaftResponse::AppendedUpTo(maybe(rng, position)),
+        2 => RaftResponse::Conflict,
+        3 => RaftResponse::HigherVote(vote(rng)),
+        4 => RaftResponse::Vote {
+            vote: vote(rng),
+            granted: rng.random(),
+            last: maybe(rng, position),
+        },
+        5 => RaftResponse::Snapshot { vote: vote(rng) },
+        6 => RaftResponse::Transferred,
+        _ => RaftResponse::NotTransferred,
+    }
+}
+
+pub(crate) const RAFT_RESPONSES: usize = 8;
+
+pub(crate) fn kind_of_raft_response(response: &RaftResponse) -> usize {
+    match response {
+        RaftResponse::Appended => 0,
+        RaftResponse::AppendedUpTo(_) => 1,
+        RaftResponse::Conflict => 2,
+        RaftResponse::HigherVote(_) => 3,
+        RaftResponse::Vote { .. } => 4,
+        RaftResponse::Snapshot { .. } => 5,
+        RaftResponse::Transferred => 6,
+        RaftResponse::NotTransferred => 7,
+    }
+}
+
+pub(crate) const RESPONSES: usize = 8;
+
+pub(crate) fn kind_of_response(response: &Response) -> usize {
+    match response {
+        Response::Raft(_) => 0,
+        Response::Status { .. } => 1,
+        Response::Committed { .. } => 2,
+        Response::State(_) => 3,
+        Response::Done => 4,
+        Response::Elsewhere { .. } => 5,
+        Response::Unclear => 6,
+        Response::Refused { .. } => 7,
+    }
+}
+
+pub(crate) fn response(rng: &mut StdRng) -> Response {
+    match rng.random_range(0..RESPONSES) {
+        0 => Response::Raft(raft_response(rng)),
+        1 => Response::Status {
+            state: state(rng),
+            last: maybe(rng, position),
+            applied: maybe(rng, position),
+        },
+        2 => Response::Committed {
+            reply: reply(rng),
+            leader: node(rng),
+        },
+        3 => Response::State(state(rng)),
+        4 => Response::Done,
+        5 => Response::Elsewhere {
+            hint: maybe(rng, node),
+        },
+        6 => Response::Unclear,
+        _ => Response::Refused {
+            reason: String::from_utf8_lossy(&bytes(rng, 30)).into_owned(),
+        },
+    }
+}
+
+/// What some history of a voter that is alone has left on its disk, as pairs for
+/// [`group_on_disk`](super::fuzzing::group_on_disk).
+pub(crate) fn on_disk(rng: &mut StdRng) -> Vec<u8> {
+    let store = Store::in_memory();
+    let held = Held::newborn(&BTreeSet::from([NodeId::of_voter("a")]), None);
+    let disk = Disk::new(store.clone(), GROUP, held);
+    let mut term = 0;
+    for _ in 0..rng.random_range(1..12) {
+        step(rng, &disk, &mut term);
+    }
+    let pairs = store.scan(&key(GROUP, None, &[])).unwrap();
+    pairs_to_bytes(&pairs)
+}
+
+/// One thing that Raft may do to a disk.
+fn step(rng: &mut StdRng, disk: &Disk, term: &mut u64) {
+    let (last, at) = {
+        let held = disk.held();
+        (held.last(), held.applied.at)
+    };
+    let next = last.map_or(0, |last| last.index + 1);
+    match rng.random_range(0..5) {
+        0 => {
+            *term += 1;
+            let vote = StoredVote {
+                term: *term,
+                node: NodeId::of_voter("a"),
+                committed: rng.random(),
+            };
+            futures::executor::block_on(disk.save_vote(vote)).unwrap();
+        }
+        1 | 2 => {
+            let count = rng.random_range(1..4);
+            let entries = (next..next + count).map(|index| StoredEntry {
+                at: LogPosition { term: *term, index },
+                payload: match rng.random_range(0..3) {
+                    0 => StoredPayload::Blank,
+                    _ => StoredPayload::Command(Command::Set {
+                        slot: vec![],
+                        proposal: proposal(rng),
+                    }),
+                },
+            });
+            disk.append(entries.collect::<Vec<_>>(), |written| written.unwrap());
+        }
+        3 => {
+            let mut held = disk.held();
+            let entries: Vec<_> = held.entries.values().cloned().collect();
+            let mut new = Vec::new();
+            for entry in entries.into_iter().filter(|entry| Some(entry.at) > at) {
+                held.applied.at = Some(entry.at);
+                if let StoredPayload::Command(command) = &entry.payload {
+                    let version = Version::new(entry.at.index);
+                    held.applied.version = version;
+                    let reply = held.machine.apply(version, command);
+                    new.extend(reply.record.map(|record| (command.slot().to_vec(), record)));
+                }
+            }
+            disk.save_applied(&mut held, &new);
+        }
+        // Never beyond what is applied.
+        _ => {
+            if let Some(at) = at {
+                disk.purge(at);
+            }
+        }
+    }
+}
+
+/// Version and epoch, which [`group_on_disk`](super::fuzzing::group_on_disk) can put in front.
+const FRONT: [u8; 2] = [1, 0];
+
+pub(crate) fn pairs_to_bytes(pairs: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (pair_key, value) in pairs {
+        let tail = &pair_key[key(GROUP, None, &[]).len()..];
+        let (kind, tail) = tail.split_first().unwrap();
+        let (front, value) = match value.strip_prefix(&FRONT) {
+            Some(value) => (0x80, value),
+            None => (0, &value[..]),
+        };
+        bytes.extend([kind | front, tail.len() as u8]);
+        bytes.extend((value.len() as u16).to_le_bytes());
+        bytes.extend(tail);
+        bytes.extend(value);
+    }
+    bytes
+}
