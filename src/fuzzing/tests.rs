@@ -14,9 +14,8 @@ use crate::group::generate as group;
 /// Runs with each target; those that start a voter or a store take a millisecond or so.
 fn rounds(target: &Target) -> usize {
     match target.name {
-        "answer" => 1000,
-        "group_on_disk" => 100,
-        "log_recovery" => 60,
+        "answer" => 200,
+        "group_on_disk" | "log_recovery" => 60,
         _ => 1_200,
     }
 }
