@@ -25,6 +25,10 @@ const SEGMENT_MAGIC: [u8; 8] = *b"onceLOG\n";
 const GROUP_MAGIC: [u8; 3] = *b"oG\xb1";
 const DELETE: u32 = u32::MAX;
 
+/// No log gets as far as this, one batch at a time: what claims to is damaged, and whatever comes
+/// next is a number, too.
+const SEQUENCE_MAX: u64 = 1 << 62;
+
 /// Why bytes are not what they should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
@@ -63,7 +67,7 @@ impl SegmentHeader {
         known(u32_at(bytes, 8), u32_at(bytes, 12))?;
         Ok(Self {
             id: u64_at(bytes, 16),
-            first_sequence: u64_at(bytes, 24),
+            first_sequence: sequence_at(bytes, 24)?,
         })
     }
 }
@@ -85,7 +89,7 @@ impl GroupHeader {
         }
         known(u32::from(bytes[3]), u32_at(bytes, 4))?;
         Ok(Self {
-            first_sequence: u64_at(bytes, 8),
+            first_sequence: sequence_at(bytes, 8)?,
             batches: u32_at(bytes, 16),
             payload_bytes: u32_at(bytes, 20),
             payload_crc: u32_at(bytes, 24),
@@ -212,6 +216,14 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(number)
 }
 
+/// The first batch has number 1.
+fn sequence_at(bytes: &[u8], at: usize) -> Result<u64, Fault> {
+    match u64_at(bytes, at) {
+        sequence @ 1..=SEQUENCE_MAX => Ok(sequence),
+        _ => Err(Fault::Bad),
+    }
+}
+
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     let mut number = [0; 8];
     number.copy_from_slice(&bytes[at..at + 8]);
@@ -274,6 +286,21 @@ mod tests {
         assert_eq!(find_group_header(7, &log, 0), Some(5));
         assert_eq!(find_group_header(7, &log, 6), None);
         assert_eq!(find_group_header(8, &log, 0), None);
+    }
+
+    /// Their checksums are right: only the numbers are not.
+    #[test]
+    fn numbers_that_no_log_reaches_are_bad() {
+        for first_sequence in [0, SEQUENCE_MAX + 1, u64::MAX] {
+            let header = SegmentHeader {
+                id: 3,
+                first_sequence,
+            };
+            assert_eq!(SegmentHeader::decode(&header.encode()), Err(Fault::Bad));
+            let mut bytes = Vec::new();
+            encode_group(&mut bytes, 7, first_sequence, group().1.iter());
+            assert!(Group::decode(7, &bytes).is_err());
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::StoreConfig;
+use super::batch::BATCH_BYTES_MAX;
 use super::checkpoint::{CHECKPOINT, CHECKPOINT_NEW, Checkpoint};
 use super::disk::{Disk, DiskFile};
 use super::error::StoreOpenError;
@@ -19,6 +20,9 @@ use super::log::{
 use super::record::find_group_header;
 use super::record::{FORMAT_VERSION, Fault, Group, SEGMENT_HEADER_BYTES, SegmentHeader};
 use super::table::Table;
+
+/// A segment is `segment_bytes_max` and one group long at most: no more is read into memory.
+const SEGMENT_FILE_BYTES_MAX: u64 = 2 * BATCH_BYTES_MAX as u64;
 
 pub(super) struct Recovered {
     pub(super) checkpoint: Checkpoint,
@@ -50,7 +54,7 @@ pub(super) fn recover(
     for index in segment_indexes(&*disk).map_err(failed)? {
         segments.push(Segment::read(&*disk, index)?);
     }
-    remove_unused_end(&*disk, &mut segments)?;
+    let unused = unused_end(&mut segments);
 
     let mut table = Table::default();
     let start = start(&segments, covered)?;
@@ -82,6 +86,12 @@ pub(super) fn recover(
     let Some(last) = segments.pop() else {
         return Err(StoreOpenError::corrupt("the log is missing"));
     };
+    // Only now: until the log is found to be good, it proves that the segment before it is whole.
+    // And for good, before anything is written to that one.
+    if let Some(index) = unused {
+        disk.remove(&segment_name(index)).map_err(failed)?;
+        disk.sync_names().map_err(failed)?;
+    }
     let end = last.settle(tail).map_err(failed)?;
     remove_segments_before(&*disk, first_kept).map_err(failed)?;
     Ok(Recovered {
@@ -117,22 +127,14 @@ fn create(disk: &Arc<dyn Disk>) -> Result<(), StoreOpenError> {
     disk.rename(CHECKPOINT_NEW, CHECKPOINT).map_err(failed)
 }
 
-/// A last segment without a header was being created at the crash: it is removed, for good
-/// before anything is written to the one before it.
-fn remove_unused_end(disk: &dyn Disk, segments: &mut Vec<Segment>) -> Result<(), StoreOpenError> {
-    let Some(last) = segments.last() else {
-        return Ok(());
-    };
-    if last.header.is_some() || !last.is_unused() {
-        return Ok(());
-    }
-    disk.remove(&segment_name(last.index)).map_err(failed)?;
-    disk.sync_names().map_err(failed)?;
-    segments.pop();
+/// A last segment without a header was being created at the crash. It holds nothing and is to be
+/// removed; that it is there says that all of the one before it was synced.
+fn unused_end(segments: &mut Vec<Segment>) -> Option<u64> {
+    let unused = segments.pop_if(|last| last.header.is_none() && last.is_unused())?;
     if let Some(last) = segments.last_mut() {
         last.sealed = true;
     }
-    Ok(())
+    Some(unused.index)
 }
 
 /// The position of the segment in which the first batch that the checkpoint lacks is, or will
@@ -177,8 +179,14 @@ struct Segment {
 impl Segment {
     fn read(disk: &dyn Disk, index: u64) -> Result<Self, StoreOpenError> {
         let file = disk.open(&segment_name(index)).map_err(failed)?;
-        // A segment is `segment_bytes_max` and one group long at most.
-        let mut bytes = vec![0; file.len().map_err(failed)? as usize];
+        let length = file.len().map_err(failed)?;
+        if length > SEGMENT_FILE_BYTES_MAX {
+            return Err(StoreOpenError::corrupt(format!(
+                "log segment {} has {length} bytes, which no segment has",
+                segment_name(index)
+            )));
+        }
+        let mut bytes = vec![0; length as usize];
         file.read_at(0, &mut bytes).map_err(failed)?;
         Ok(Self {
             index,

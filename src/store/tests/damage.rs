@@ -148,6 +148,19 @@ fn a_segment_lost_or_damaged_before_another_one_is_corruption() {
     assert_corrupt(&disk);
 }
 
+/// The segment after it, which was being created, says that all of this one was synced. It has to
+/// go on saying so to whoever tries again.
+#[test]
+fn a_damaged_end_before_a_segment_that_was_being_created_stays_corruption() {
+    let disk = three();
+    disk.damage(&segment_name(1), |bytes| {
+        bytes[SEGMENT_HEADER_BYTES + 3 * GROUP_BYTES - 1] ^= 1;
+    });
+    disk.open(&segment_name(2)).unwrap();
+    assert_corrupt(&disk);
+    assert_corrupt(&disk.kill());
+}
+
 #[test]
 fn a_segment_that_was_being_created_is_harmless() {
     let disk = two_segments();

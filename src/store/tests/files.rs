@@ -119,3 +119,22 @@ async fn a_full_table_is_checkpointed_before_its_segment_is_full() {
     assert_eq!(contents(&store).len(), 500);
     store.close().await;
 }
+
+#[tokio::test]
+async fn a_segment_file_of_an_absurd_length_is_refused_unread() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), tiny()).unwrap();
+    write_now(&store, put("a", "1")).unwrap();
+    store.close().await;
+    let segment = std::fs::read_dir(dir.path().join("log")).unwrap().next();
+    let segment = std::fs::File::options()
+        .write(true)
+        .open(segment.unwrap().unwrap().path())
+        .unwrap();
+    segment.set_len(1 << 40).unwrap();
+    let error = Store::open(dir.path(), tiny()).err().unwrap();
+    assert!(
+        error.to_string().contains("which no segment has"),
+        "{error}"
+    );
+}
