@@ -124,6 +124,10 @@ async fn two_hundred_cells_live_on_one_network() {
         };
         assert_eq!(agreed(cells).await, winner as u32, "cell {n}");
     }
+    // A decision may be faster than the barrier that each handle passes.
+    for cell in all.iter().flatten() {
+        within("every handle online", PATIENCE, cell.when().online()).await;
+    }
     let mut led = [0; 3];
     for node in &nodes {
         let status = node.status();

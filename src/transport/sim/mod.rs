@@ -8,6 +8,7 @@
 //! - [`node`]: the tenant of the transport seam
 //! - [`pace`]: how long a message is under way
 
+mod counts;
 mod link;
 mod net;
 mod node;
@@ -15,8 +16,8 @@ mod pace;
 #[cfg(test)]
 mod tests;
 
-#[allow(unused_imports, reason = "re-exported by the crate root")]
-pub use net::{SimCounts, SimNet};
 pub(crate) use node::SimIncoming;
 #[cfg(test)]
 pub(crate) use node::SimTransport;
+#[allow(unused_imports, reason = "re-exported by the crate root")]
+pub use {counts::SimCounts, net::SimNet};

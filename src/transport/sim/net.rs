@@ -10,6 +10,7 @@ use rand::{RngExt, SeedableRng};
 use tokio::sync::{Notify, mpsc};
 
 use super::super::{Closed, Connection, LinkConfig, PeerKey, TransportError, public_key};
+use super::counts::SimCounts;
 use super::link::{End, Link, Message, Side};
 use super::node::{Handle, SimConnection, SimTransport};
 use super::pace::Pace;
@@ -52,18 +53,6 @@ const PORT_FREE_MIN: u16 = 49_152;
 pub struct SimNet {
     net: Arc<Mutex<Net>>,
     pub(super) config: LinkConfig,
-}
-
-/// What a [`SimNet`] has carried since it was made.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SimCounts {
-    /// Messages that arrived: requests, replies, and what ends a stream or a connection.
-    pub delivered: u64,
-    /// Messages that were lost for good.
-    pub dropped: u64,
-    /// Connections that were opened.
-    pub connections: u64,
 }
 
 impl std::fmt::Debug for SimNet {

@@ -1,0 +1,13 @@
+//! What was carried, in numbers.
+
+/// What a [`SimNet`](super::SimNet) has carried since it was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SimCounts {
+    /// Messages that arrived: requests, replies, and what ends a stream or a connection.
+    pub delivered: u64,
+    /// Messages that were lost for good.
+    pub dropped: u64,
+    /// Connections that were opened.
+    pub connections: u64,
+}
