@@ -204,7 +204,8 @@ impl Electorate {
     }
 
     /// The order in which the voters are asked to lead `group`: the same on every node, so that
-    /// contenders meet at one candidate, and another for each group, so that leaders spread.
+    /// contenders meet at one candidate, and another for each group, so that leaders spread. The
+    /// first of them leads a newborn group by birth: to change this is to change the format.
     pub(crate) fn preference(&self, group: &GroupId) -> Vec<NodeId> {
         self.ordered_by(|voter| {
             let parts = [group.as_bytes().as_slice(), voter.name.as_bytes()];
