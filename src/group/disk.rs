@@ -178,6 +178,9 @@ impl Disk {
         let mut batch = Batch::default();
         if !held.born {
             held.born = true;
+            // A birth may have been given up while its batch was under way. This instance knows
+            // nothing of that entry, and would never delete it.
+            batch.delete(self.entry_key(LogPosition::GENESIS.index + 1));
             if let Some(genesis) = held.entries.get(&LogPosition::GENESIS.index) {
                 batch.put(self.entry_key(0), pack(genesis));
             }

@@ -160,11 +160,13 @@ impl Peer {
             entries: rpc.entries.iter().map(StoredEntry::from).collect(),
             committed,
         };
-        let answer = self.lead(RPCTypes::AppendEntries, body, within).await;
-        if answer.is_err() {
-            self.notices.lost(self.target, committed);
-        }
-        match answer? {
+        let unheard = Unheard {
+            peer: self,
+            committed,
+        };
+        let answer = self.lead(RPCTypes::AppendEntries, body, within).await?;
+        std::mem::forget(unheard);
+        match answer {
             RaftResponse::Appended => {
                 self.notices.heard(self.target, committed);
                 Ok(AppendEntriesResponse::Success)
@@ -208,6 +210,19 @@ impl Peer {
             }
             other => Err(unexpected(&other)),
         }
+    }
+}
+
+/// A message of which nobody knows whether it was heard. Dropped, also by whoever gives the call up,
+/// it notes so.
+struct Unheard<'a> {
+    peer: &'a Peer,
+    committed: Option<LogPosition>,
+}
+
+impl Drop for Unheard<'_> {
+    fn drop(&mut self) {
+        self.peer.notices.lost(self.peer.target, self.committed);
     }
 }
 

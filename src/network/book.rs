@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -20,6 +20,10 @@ const OWNER_KEY: &[u8] = b"nowner";
 const MYSELF_KEY: &[u8] = b"nmyself";
 const PEER_KEY_PREFIX: &[u8] = b"npeer";
 
+/// The most pages of one peer that wait for the next commit: the newest of them counts. Of more
+/// messages between two commits than that the later ones are remembered in memory.
+const RIDING_PAGES_MAX: usize = 16;
+
 /// Whose disk this is.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 struct Owner {
@@ -32,8 +36,8 @@ struct Owner {
 struct Pages {
     myself: Myself,
     peers: BTreeMap<NodeId, Peer>,
-    /// Peers whose page waits for this voter's next commit: at most one page each.
-    riding: BTreeMap<NodeId, Arc<AtomicBool>>,
+    /// How many pages of each peer wait for this voter's next commit.
+    riding: BTreeMap<NodeId, Arc<AtomicUsize>>,
 }
 
 pub(super) struct Book {
@@ -227,13 +231,15 @@ impl Book {
             return;
         }
         let page = known.to_bytes();
-        let rides = pages.riding.entry(peer).or_default().clone();
-        if !rides.swap(true, Ordering::AcqRel) {
+        let riding = pages.riding.entry(peer).or_default().clone();
+        if riding.fetch_add(1, Ordering::AcqRel) < RIDING_PAGES_MAX {
             let mut batch = Batch::default();
             batch.put(peer_key(peer), page);
             self.store.write(batch, Durability::Riding, move |_| {
-                rides.store(false, Ordering::Release);
+                riding.fetch_sub(1, Ordering::AcqRel);
             });
+        } else {
+            riding.fetch_sub(1, Ordering::AcqRel);
         }
     }
 

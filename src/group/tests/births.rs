@@ -150,3 +150,42 @@ async fn a_birth_that_is_given_up_half_way_leaves_one_instance_and_one_value() {
         all_say(&cluster, decided).await;
     }
 }
+
+/// The batch of a birth is on its way to a slow disk when nobody wants it any more, and an
+/// instance starts that knows nothing of it.
+#[tokio::test(start_paused = true)]
+async fn a_birth_that_was_given_up_leaves_no_entry_that_nobody_knows() {
+    let mut cluster = Cluster::start(1, 3).await;
+    let order = cluster.order(GROUP);
+    let (first, other) = (order[0], order[1]);
+    cluster.disks[first].hold_syncs();
+    let node = cluster.node(first).clone();
+    let mut given_up = Box::pin(propose(&node, 1));
+    for _ in 0..20 {
+        let _ = futures::poll!(given_up.as_mut());
+        tokio::task::yield_now().await;
+    }
+    drop(given_up);
+    let directory = node.directory();
+    let replica = directory.wake(&directory.group(GROUP)).await.unwrap();
+    assert_eq!(replica.status().1, Some(LogPosition::GENESIS));
+    drop((replica, node));
+    cluster.disks[first].release_syncs();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    // It misses so much that it gets a snapshot.
+    cluster.net.isolate(addr(first));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    for _ in 0..200 {
+        propose(cluster.node(other), 2).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    cluster.net.heal_all();
+    cluster.met().await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    cluster.kill(first);
+    cluster.power_up(first).await;
+    cluster.met().await;
+    let node = cluster.node(first);
+    assert!(last(node).await.is_some(), "the group is served");
+    all_say(&cluster, 2).await;
+}
