@@ -152,40 +152,44 @@ async fn a_birth_that_is_given_up_half_way_leaves_one_instance_and_one_value() {
 }
 
 /// The batch of a birth is on its way to a slow disk when nobody wants it any more, and an
-/// instance starts that knows nothing of it.
-#[tokio::test(start_paused = true)]
+/// instance starts that knows nothing of it and then gets a snapshot.
+#[tokio::test]
 async fn a_birth_that_was_given_up_leaves_no_entry_that_nobody_knows() {
-    let mut cluster = Cluster::start(1, 3).await;
-    let order = cluster.order(GROUP);
-    let (first, other) = (order[0], order[1]);
-    cluster.disks[first].hold_syncs();
-    let node = cluster.node(first).clone();
-    let mut given_up = Box::pin(propose(&node, 1));
-    for _ in 0..20 {
-        let _ = futures::poll!(given_up.as_mut());
-        tokio::task::yield_now().await;
-    }
-    drop(given_up);
-    let directory = node.directory();
-    let replica = directory.wake(&directory.group(GROUP)).await.unwrap();
-    assert_eq!(replica.status().1, Some(LogPosition::GENESIS));
-    drop((replica, node));
-    cluster.disks[first].release_syncs();
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    // It misses so much that it gets a snapshot.
-    cluster.net.isolate(addr(first));
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    for _ in 0..200 {
-        propose(cluster.node(other), 2).await.unwrap();
-    }
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    cluster.net.heal_all();
-    cluster.met().await;
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    cluster.kill(first);
-    cluster.power_up(first).await;
-    cluster.met().await;
-    let node = cluster.node(first);
-    assert!(last(node).await.is_some(), "the group is served");
-    all_say(&cluster, 2).await;
+    use crate::group::disk::{Applied, Disk, Held};
+    use crate::group::raft::StoredVote;
+    let voters = NAMES.map(NodeId::of_voter).into();
+    let first = NodeId::of_voter("a");
+    let newborn = || Held::newborn(&voters, Some(first));
+    let store = crate::store::Store::in_memory();
+    let value = vec![1];
+    let proposal = Proposal {
+        id: crate::id::ProposalId::new([1; 16], first, [2; 16], &value),
+        value: value.into(),
+        proposed_at_ms: 0,
+    };
+    let given_up = Disk::new(store.clone(), GROUP, newborn());
+    let slot = vec![];
+    given_up
+        .bear(Command::Set { slot, proposal })
+        .await
+        .unwrap();
+    let ignorant = Disk::new(store.clone(), GROUP, newborn());
+    let vote = StoredVote {
+        term: 2,
+        node: NodeId::of_voter("b"),
+        committed: false,
+    };
+    ignorant.save_vote(vote).await.unwrap();
+    let at = LogPosition { term: 2, index: 70 };
+    let applied = Applied {
+        at: Some(at),
+        version: Version::new(at.index),
+    };
+    let held = newborn();
+    let installed = ignorant.install(applied, held.electorate, held.machine);
+    installed.await.unwrap();
+    ignorant.purge(at);
+    store.flush().await.unwrap();
+    let found = Disk::load(&store, GROUP, &voters, Some(first)).unwrap();
+    assert_eq!(found.last(), Some(at));
 }
