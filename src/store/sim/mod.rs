@@ -5,6 +5,7 @@
 mod contents;
 mod faults;
 mod file;
+#[cfg(test)]
 mod pump;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +19,7 @@ use contents::Contents;
 use faults::Faults;
 
 pub(super) use faults::Fault;
+#[cfg(test)]
 pub(super) use pump::pump;
 
 /// A handle on one disk; clones share it.
