@@ -277,6 +277,7 @@
 //! Values and secrets are never logged.
 
 mod codec;
+mod failpoint;
 #[cfg(any(test, all(fuzzing, feature = "testing")))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -285,6 +286,9 @@ mod id;
 mod machine;
 mod network;
 mod once;
+mod probe;
+#[cfg(test)]
+mod simulation;
 mod store;
 mod transport;
 
@@ -299,11 +303,13 @@ pub use once::{
     OnceWriter, Pending, READER, ReadError, WRITER, When,
 };
 
-/// A simulated network, for tests of services built on this crate. Needs the feature `testing`.
+/// For tests of services built on this crate: a simulated network, [`SimNet`](testing::SimNet), and
+/// a record of what clients did and saw, [`History`](testing::History), which says whether the
+/// cells kept their promises. Needs the feature `testing`.
 ///
-/// Nodes are put on it with [`NetworkBuilder::simulated`] and [`Network::join_simulated`]. No
-/// socket is opened, the address that a node binds is its name on the net, and time is tokio's: in
-/// a test with a paused clock minutes pass in milliseconds.
+/// Nodes are put on the network with [`NetworkBuilder::simulated`] and
+/// [`Network::join_simulated`]. No socket is opened, the address that a node binds is its name on
+/// the net, and time is tokio's: in a test with a paused clock minutes pass in milliseconds.
 ///
 /// ```
 /// use raft_once::testing::SimNet;
@@ -328,7 +334,34 @@ pub use once::{
 /// assert_eq!(there.read(), Some(42));
 /// # Ok(()) }
 /// ```
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub mod testing {
+    mod check;
+    #[cfg(test)]
+    mod check_tests;
+    #[cfg(test)]
+    mod cross_check;
+    mod history;
+    mod linear;
+    mod lines;
+    #[cfg(test)]
+    mod lines_tests;
+    mod operation;
+    mod versions;
+    mod violation;
+    #[cfg(test)]
+    pub(crate) mod witness;
+
+    pub use self::check::Checked;
+    pub use self::history::{History, OpId};
+    pub use self::lines::LineError;
+    pub use self::operation::{Call, Outcome};
+    pub use self::violation::Violation;
+    /// The variable that has a process die at a failpoint: `name:count`, the `count`th time that
+    /// it comes to the failpoint `name`.
+    pub use crate::failpoint::ENV as FAILPOINT_ENV;
+    /// The failpoints, for tests that kill processes: around every step that makes something
+    /// durable, and around every message.
+    pub use crate::failpoint::NAMES as FAILPOINTS;
     pub use crate::transport::sim::{SimCounts, SimNet};
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::codec::{Decode, Encode};
 use crate::id::{NodeId, ProposalId, Version};
+use crate::probe::{Bug, planted};
 
 /// The name of a write-once place within a group. A cell has one, the empty name.
 pub(crate) type Slot = Vec<u8>;
@@ -82,6 +83,9 @@ impl Machine {
     pub(crate) fn apply(&mut self, version: Version, command: &Command) -> Reply {
         let record = match command {
             Command::Set { slot, proposal } => {
+                if planted(Bug::ApplyOverwrites) {
+                    self.records.remove(slot);
+                }
                 let record = self.records.entry(slot.clone()).or_insert_with(|| {
                     Arc::new(Record {
                         proposal: proposal.clone(),

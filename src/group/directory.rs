@@ -2,18 +2,20 @@
 //! follow here, and, on a voter, those whose replica is awake.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::id::{GroupId, NodeId};
-use crate::machine::Command;
+use crate::probe::{Bug, planted};
 use crate::store::Store;
 use crate::transport::Pool;
 
+use super::berth::Berth;
+use super::berths::Berths;
 use super::disk::{Disk, Held};
 use super::push::{PUSHED_KIB_MAX, Pusher};
 use super::replica::Replica;
@@ -22,11 +24,8 @@ use super::visit::PROPOSED_BYTES_MAX;
 use super::wire::{Body, Request};
 use super::{ATTEMPT, Peers};
 
-/// The most replicas that are awake on one voter at once (each holds about 124 KiB).
-pub(crate) const AWAKE_GROUPS_MAX: usize = 16_384;
-
-/// How many groups at a time are helped after a link came up or went down.
-const GROUPS_AT_ONCE: usize = 16;
+/// How many groups at a time are helped after a link came up or went down, or put to sleep.
+pub(super) const GROUPS_AT_ONCE: usize = 16;
 
 /// How many replicas hand their leadership over at once when the node stops, and how long all
 /// together may take for it.
@@ -41,11 +40,18 @@ const DISK_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 pub(crate) struct Group {
     pub(crate) view: Arc<View>,
-    pub(super) replica: OnceCell<Arc<Replica>>,
-    /// Who committed something last, for nodes without an awake replica.
-    leader: Mutex<Option<NodeId>>,
+    pub(super) berth: Berth,
+    /// For while no replica is awake.
+    last_known: Mutex<LastKnown>,
     /// It came to be known here by another node, and counts as such.
     of_others: bool,
+}
+
+/// Who committed something last or led when the replica fell asleep, and the term if that is known.
+#[derive(Clone, Copy, Default)]
+struct LastKnown {
+    leader: Option<NodeId>,
+    term: u64,
 }
 
 impl Group {
@@ -53,17 +59,34 @@ impl Group {
         self.view.group
     }
 
-    pub(super) fn awake(&self) -> Option<&Arc<Replica>> {
-        self.replica.get()
+    /// The replica, if it is awake. It is not put to sleep before the caller drops it.
+    pub(super) fn awake(&self) -> Option<Arc<Replica>> {
+        self.berth.awake()
+    }
+
+    fn last_known(&self) -> MutexGuard<'_, LastKnown> {
+        let known = self.last_known.lock();
+        known.unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn leader(&self) -> Option<NodeId> {
-        let known = *self.leader.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.last_known().leader;
         self.awake().and_then(|replica| replica.leader()).or(known)
     }
 
     pub(super) fn set_leader(&self, leader: NodeId) {
-        *self.leader.lock().unwrap_or_else(PoisonError::into_inner) = Some(leader);
+        let mut known = self.last_known();
+        if known.leader != Some(leader) {
+            *known = LastKnown {
+                leader: Some(leader),
+                term: 0,
+            };
+        }
+    }
+
+    /// What the replica knew when it fell asleep.
+    pub(super) fn remember(&self, term: u64, leader: Option<NodeId>) {
+        *self.last_known() = LastKnown { leader, term };
     }
 }
 
@@ -94,12 +117,19 @@ pub(crate) struct Directory {
     pub(super) pushers: Mutex<BTreeMap<NodeId, Arc<Pusher>>>,
     /// Whether the node was in touch when links last changed.
     in_touch: Mutex<bool>,
-    /// Held while a replica is woken; `true` once the node stops, and then none is woken any more.
-    closing: tokio::sync::RwLock<bool>,
-    awake: AtomicUsize,
+    /// Held while a replica is woken or put to sleep; `true` once the node stops, and then none is
+    /// any more.
+    pub(super) closing: tokio::sync::RwLock<bool>,
+    /// Told when the node begins to stop: whoever may hold `closing` for long lets go of it.
+    pub(super) stopping: CancellationToken,
+    pub(super) berths: Berths,
+    /// Tails of idle replicas that are being settled.
+    pub(super) settling: Arc<Semaphore>,
+    /// Voters that are helped to catch up, and whether their links came up once more meanwhile.
+    pub(super) helped: Mutex<BTreeMap<NodeId, bool>>,
     subscriptions: AtomicU64,
     /// What openraft's tasks report to.
-    quiet: tracing::Dispatch,
+    pub(super) quiet: tracing::Dispatch,
 }
 
 /// A handle's claim on a group: while one is held, the node follows the group.
@@ -148,7 +178,10 @@ impl Directory {
             pushers: Mutex::default(),
             in_touch,
             closing: tokio::sync::RwLock::default(),
-            awake: AtomicUsize::new(0),
+            stopping: CancellationToken::new(),
+            berths: Berths::new(),
+            settling: Arc::new(Semaphore::new(GROUPS_AT_ONCE)),
+            helped: Mutex::default(),
             subscriptions: AtomicU64::new(0),
             quiet: super::runtime::quiet(),
         })
@@ -190,8 +223,8 @@ impl Directory {
     fn new_group(&self, id: GroupId, of_others: bool) -> Arc<Group> {
         Arc::new(Group {
             view: Arc::new(View::new(id, self.down.clone())),
-            replica: OnceCell::new(),
-            leader: Mutex::default(),
+            berth: Berth::default(),
+            last_known: Mutex::default(),
             of_others,
         })
     }
@@ -237,7 +270,8 @@ impl Directory {
         drop(group);
         let mut groups = self.groups();
         let idle = |group: &Arc<Group>| {
-            Arc::strong_count(group) == 1 && group.awake().is_none() && group.view.is_idle()
+            // A berth that is taken holds the group, too.
+            Arc::strong_count(group) == 1 && !group.berth.is_awake() && group.view.is_idle()
         };
         if groups.get(&id).is_some_and(idle) {
             let forgotten = groups.remove(&id);
@@ -245,57 +279,6 @@ impl Directory {
                 self.of_others.fetch_sub(1, Ordering::Relaxed);
             }
         }
-    }
-
-    // -- replicas ----------------------------------------------------------------------------
-
-    /// This voter's replica of the group, woken if need be. Why not, if it cannot be.
-    pub(super) async fn wake(&self, group: &Arc<Group>) -> Result<Arc<Replica>, String> {
-        let (replica, _) = self.wake_with(group, None).await?;
-        Ok(replica)
-    }
-
-    /// Also writes `first`, if the group is newborn and this voter leads it by birth: then the
-    /// replica leads, and its log begins with that command. Whether that is so.
-    pub(super) async fn wake_with(
-        &self,
-        group: &Arc<Group>,
-        first: Option<&Command>,
-    ) -> Result<(Arc<Replica>, bool), String> {
-        let store = self.store()?;
-        if let Some(awake) = group.awake() {
-            return Ok((awake.clone(), false));
-        }
-        let leads = AtomicBool::new(false);
-        let start = || async {
-            // Two instances of a group over one store could vote twice in a term. There is one
-            // place in the directory for each group, none is ever stopped but at the end, and
-            // from then on none is started.
-            let closing = self.closing.read().await;
-            if *closing {
-                return Err("this node is shutting down".into());
-            }
-            if self.awake.load(Ordering::Relaxed) >= AWAKE_GROUPS_MAX {
-                return Err(format!("{AWAKE_GROUPS_MAX} groups are awake here already"));
-            }
-            let held = self.load(store, group.id())?;
-            let disk = Disk::new(store.clone(), group.id(), held);
-            if let Some(first) = first
-                && disk.is_firstborn(self.peers.me())
-                && self.peers.in_touch()
-            {
-                let born = disk.bear(first.clone()).await;
-                born.map_err(|error| error.to_string())?;
-                leads.store(true, Ordering::Relaxed);
-            }
-            let (peers, view) = (self.peers.clone(), group.view.clone());
-            let leads = leads.load(Ordering::Relaxed);
-            let replica = Replica::start(peers, disk, view, &self.quiet, leads).await?;
-            self.awake.fetch_add(1, Ordering::Relaxed);
-            Ok(replica)
-        };
-        let replica = group.replica.get_or_try_init(start).await?.clone();
-        Ok((replica, leads.into_inner()))
     }
 
     /// More is waiting for this voter's disk than it should be asked to take.
@@ -329,6 +312,7 @@ impl Directory {
 
     pub(super) fn load(&self, store: &Store, id: GroupId) -> Result<Held, String> {
         let first = self.peers.order(&id).first().copied();
+        let first = first.filter(|first| !planted(Bug::NoVoteByBirth) || *first == self.peers.me());
         let held = Disk::load(store, id, self.peers.voters(), first).map_err(|error| {
             // The others decide without this voter, so nothing else would tell.
             tracing::error!(group = ?id, %error, "a cell is not served here");
@@ -346,6 +330,7 @@ impl Directory {
     pub(crate) fn link_up(self: &Arc<Self>, node: NodeId) {
         if self.peers.is_voter() && self.peers.voters().contains(&node) {
             self.for_awake(move |_, replica| async move { replica.linked(node).await });
+            self.help(node);
         }
         self.touch_changed();
     }
@@ -406,7 +391,7 @@ impl Directory {
         F: Fn(Arc<Self>, Arc<Replica>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send,
     {
-        let awake = self.awake();
+        let awake = self.berths.awake();
         if awake.is_empty() {
             return;
         }
@@ -419,19 +404,16 @@ impl Directory {
         }));
     }
 
-    fn awake(&self) -> Vec<Arc<Replica>> {
-        let groups = self.groups();
-        groups.values().filter_map(|g| g.awake().cloned()).collect()
-    }
-
     // -- the end -------------------------------------------------------------------------------
 
     /// Hands leadership over and stops all replicas. The store is flushed and closed by its owner.
     pub(crate) async fn stop(self: &Arc<Self>) {
         use futures::StreamExt;
-        // Whoever is waking a replica finishes first, and nobody begins after.
+        // Whoever is waking a replica or putting one to sleep finishes first or gives it up, and
+        // nobody begins after.
+        self.stopping.cancel();
         *self.closing.write().await = true;
-        let awake = self.awake();
+        let awake = self.berths.awake();
         let handed_over = futures::stream::iter(&awake).for_each_concurrent(
             HANDOVERS_AT_ONCE,
             |replica| async move {
@@ -442,15 +424,18 @@ impl Directory {
         );
         // A leadership that is not handed over in time is taken when it is needed.
         let _ = tokio::time::timeout(Duration::from_millis(HANDOVERS_MS), handed_over).await;
-        let leases: Vec<_> = awake.iter().map(|replica| replica.lease()).collect();
         futures::stream::iter(awake)
             .for_each_concurrent(GROUPS_AT_ONCE, |replica| async move {
                 replica.stop().await;
             })
             .await;
+        // Those that were given up half way, too.
         let gone = async {
-            while leases.iter().any(|lease| lease.strong_count() > 0) {
-                tokio::time::sleep(Duration::from_millis(1)).await;
+            for group in self.berths.all() {
+                let past = group.berth.changing.lock().await;
+                if let Some(end) = past.end() {
+                    end.reached().await;
+                }
             }
         };
         if tokio::time::timeout(Duration::from_millis(STOP_MS), gone)
@@ -480,9 +465,12 @@ impl Directory {
         let all = self.all();
         let status = all.iter().map(|group| {
             let awake = group.awake();
-            let (term, leader) = match awake {
+            let (term, leader) = match &awake {
                 Some(replica) => replica.term(),
-                None => (0, group.leader()),
+                None => {
+                    let known = *group.last_known();
+                    (known.term, known.leader)
+                }
             };
             GroupStatus {
                 group: group.id(),

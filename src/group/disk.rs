@@ -10,8 +10,10 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::codec::{self, Decode, Encode};
+use crate::failpoint;
 use crate::id::{GroupId, NodeId, Version};
 use crate::machine::{Command, Machine, Record, Slot};
+use crate::probe::{Bug, planted};
 use crate::store::{Batch, Durability, Store, StoreFailed};
 
 use super::raft::{LogPosition, StoredElectorate, StoredEntry, StoredPayload, StoredVote};
@@ -196,8 +198,18 @@ impl Disk {
     /// Whether this is a newborn group that `me` leads by birth.
     pub(crate) fn is_firstborn(&self, me: NodeId) -> bool {
         let held = self.held();
-        let vote = held.vote.filter(|vote| !held.born && !vote.committed);
+        let again = planted(Bug::FirstbornAgain);
+        let vote = held
+            .vote
+            .filter(|vote| again || (!held.born && !vote.committed));
         vote.is_some_and(|vote| vote.term == FIRST_TERM && vote.node == me)
+    }
+
+    /// Whether `me` was elected in the newest term, and has written the end of the log in it.
+    pub(crate) fn is_of_leader(&self, me: NodeId) -> bool {
+        let held = self.held();
+        let vote = held.vote.filter(|vote| vote.committed && vote.node == me);
+        vote.is_some_and(|vote| held.last().is_some_and(|last| last.term == vote.term))
     }
 
     /// Writes the first entry of a newborn group as the leader of its first term, and returns when
@@ -222,9 +234,16 @@ impl Disk {
             let mut batch = self.batch(&mut held);
             batch.put(self.entry_key(entry.at.index), pack(&entry));
             held.entries.insert(entry.at.index, entry);
+            failpoint::hit("group.before_birth");
+            if planted(Bug::BirthNotSynced) {
+                self.store.write(batch, Durability::Lazy, |_| {});
+                return Ok(());
+            }
             self.store.write_durably(batch)
         };
-        written.await.map(|_| ()).map_err(io::Error::other)
+        let written = written.await.map(|_| ()).map_err(io::Error::other);
+        failpoint::hit("group.after_birth");
+        written
     }
 
     fn entry_key(&self, index: u64) -> Vec<u8> {
@@ -242,14 +261,20 @@ impl Disk {
             let mut held = self.held();
             held.vote = Some(vote);
             let mut batch = self.batch(&mut held);
+            if planted(Bug::VoteNotWritten) {
+                return Ok(());
+            }
             batch.put(self.key(VOTE, &[]), pack(&vote));
-            if vote.committed {
+            if vote.committed || planted(Bug::VoteNotSynced) {
                 self.store.write(batch, Durability::Lazy, |_| {});
                 return Ok(());
             }
+            failpoint::hit("group.before_vote");
             self.store.write_durably(batch)
         };
-        written.await.map(|_| ()).map_err(io::Error::other)
+        let written = written.await.map(|_| ()).map_err(io::Error::other);
+        failpoint::hit("group.after_vote");
+        written
     }
 
     /// Appends entries: readable on return, `done` follows the sync.
@@ -264,8 +289,13 @@ impl Disk {
             batch.put(self.entry_key(entry.at.index), pack(&entry));
             held.entries.insert(entry.at.index, entry);
         }
+        if planted(Bug::AppendNotSynced) {
+            self.store.write(batch, Durability::Lazy, |_| {});
+            return done(Ok(()));
+        }
         // Queued under the lock: the order in memory is the order on disk.
         self.store.write(batch, Durability::Now, move |result| {
+            failpoint::hit("group.before_acknowledge");
             done(result.map(|_| ()).map_err(io::Error::other));
         });
     }
@@ -349,7 +379,7 @@ pub(super) fn key(group: GroupId, tag: Option<u8>, rest: &[u8]) -> Vec<u8> {
     key
 }
 
-fn pack<T: Encode>(value: &T) -> Vec<u8> {
+pub(super) fn pack<T: Encode>(value: &T) -> Vec<u8> {
     codec::encode(DISK_VERSION, &(EPOCH, value))
 }
 

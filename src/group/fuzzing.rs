@@ -233,7 +233,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 async fn answered(directory: &Arc<Directory>, sender: NodeId, frame: &[u8]) -> Response {
     let within = Duration::from_millis(ANSWER_MS);
-    let answer = tokio::time::timeout(within, directory.answer(sender, frame)).await;
+    let answer =
+        tokio::time::timeout(within, directory.answer(sender, Request::decode(frame))).await;
     let answer = answer.expect("an answer within the deadlines of the voter");
     let response = Response::decode(&answer).expect("what is sent can be read");
     if let Response::Refused { reason } = &response {

@@ -209,7 +209,7 @@ fn raft_request(rng: &mut StdRng) -> RaftRequest {
     }
 }
 
-pub(crate) const BODIES: usize = 9;
+pub(crate) const BODIES: usize = 10;
 
 /// A body of each kind has a number of its own.
 pub(crate) fn kind_of_body(body: &Body) -> usize {
@@ -223,6 +223,7 @@ pub(crate) fn kind_of_body(body: &Body) -> usize {
         Body::Unsubscribe { .. } => 6,
         Body::Update(_) => 7,
         Body::Orphaned => 8,
+        Body::Durable => 9,
     }
 }
 
@@ -260,7 +261,8 @@ fn body(rng: &mut StdRng) -> Body {
             number: number(rng),
         },
         7 => Body::Update(state(rng)),
-        _ => Body::Orphaned,
+        8 => Body::Orphaned,
+        _ => Body::Durable,
     }
 }
 

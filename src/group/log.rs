@@ -9,14 +9,11 @@ use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 
 use super::disk::Disk;
+use super::lease::Lease;
 use super::raft::{Entry, LogId, StoredEntry, StoredPayload, Types, Vote};
 
 /// The most bytes of values that one append message carries, unless a single entry is larger.
 pub(crate) const APPEND_BYTES_MAX: usize = 1024 * 1024;
-
-/// Proof that some part of a group's instance still runs. The log, every reader of it and the
-/// state machine hold it: no other instance of the group may start until it is dropped by all.
-pub(crate) type Lease = Arc<()>;
 
 /// The log of one running instance.
 #[derive(Clone)]

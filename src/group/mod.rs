@@ -2,13 +2,17 @@
 //! names openraft.
 
 mod barrier;
+mod berth;
+mod berths;
 mod directory;
 mod disk;
 #[cfg(any(test, all(fuzzing, feature = "testing")))]
 pub(crate) mod fuzzing;
 #[cfg(test)]
 pub(crate) mod generate;
+mod lease;
 mod log;
+mod marks;
 mod notices;
 mod peer;
 mod pipeline;
@@ -19,11 +23,13 @@ mod replica;
 mod route;
 mod runtime;
 mod serve;
+mod sleep;
 mod sound;
 mod state;
 mod subscribers;
 mod view;
 mod visit;
+mod wake;
 pub(crate) mod wire;
 
 #[cfg(test)]

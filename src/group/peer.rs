@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::id::{GroupId, NodeId};
+use crate::probe;
 
 use super::Peers;
 use super::notices::Notices;
@@ -26,8 +27,9 @@ use super::raft::{LogPosition, Snapshot, StoredEntry, Types, Vote};
 use super::route::LINK_BYTES_PER_MS;
 use super::wire::{Body, RaftRequest, RaftResponse, Request, Response};
 
-/// The pause before an append that failed is sent again, with and without a link to the voter.
-const RETRY_MS: u64 = 100;
+/// The pause before an append that failed is sent again, with a link to the voter (doubling from the
+/// first to the second: it may be late because it has too much to answer) and without one.
+const RETRY_MS: (u64, u64) = (100, 1_600);
 const RETRY_UNLINKED_MS: u64 = 3_600_000;
 
 /// What openraft learns of one message of a stream.
@@ -153,6 +155,7 @@ impl Peer {
         rpc: AppendEntriesRequest<Types>,
         within: Duration,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        probe::led(self.peers.me(), self.group, rpc.vote.leader_id.term);
         let committed = rpc.leader_commit.as_ref().map(LogPosition::from);
         let body = RaftRequest::Append {
             vote: (&rpc.vote).into(),
@@ -187,6 +190,11 @@ impl Peer {
         within: Duration,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
         let ours = request.last_log_id.as_ref().map(LogPosition::from);
+        if !pre {
+            // Whoever asks for a vote has given its own.
+            let me = self.peers.me();
+            probe::granted(me, self.group, request.vote.leader_id.term, me);
+        }
         let body = RaftRequest::Vote {
             vote: (&request.vote).into(),
             last: ours,
@@ -272,12 +280,14 @@ impl RaftNetworkV2<Types> for Peer {
     /// While there is no link there is nothing to try: the replica is told when it is back.
     fn backoff(&self) -> Option<Backoff> {
         let (peers, target) = (self.peers.clone(), self.target);
+        let mut next_ms = RETRY_MS.0;
         let pauses = std::iter::repeat_with(move || {
-            Duration::from_millis(if peers.is_linked(target) {
-                RETRY_MS
-            } else {
-                RETRY_UNLINKED_MS
-            })
+            let mut pause_ms = RETRY_UNLINKED_MS;
+            if peers.is_linked(target) {
+                pause_ms = next_ms;
+                next_ms = (2 * next_ms).min(RETRY_MS.1);
+            }
+            Duration::from_millis(pause_ms)
         });
         Some(Backoff::new(pauses))
     }

@@ -1,6 +1,6 @@
 //! A voter's running part of one group: an openraft instance that elects only when asked to.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use openraft::alias::WatchReceiverOf;
@@ -16,10 +16,12 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::id::{GroupId, NodeId};
 use crate::machine::Command;
+use crate::probe::{self, Bug, planted};
 
 use super::Peers;
 use super::disk::Disk;
-use super::log::{Lease, Log};
+use super::lease::{Lease, LeaseEnd};
+use super::log::Log;
 use super::notices::Notices;
 use super::peer::{Ballot, PeerFactory};
 use super::pulse::Pulse;
@@ -38,11 +40,10 @@ const HEARTBEAT_MS: u64 = 500;
 const LOG_ENTRIES_KEPT: u64 = 16;
 /// How long an election may take before it is tried again, in milliseconds, plus jitter.
 const ELECTION_RETRY_MS: u64 = 150;
-/// The least pause between two snapshots of a group: under a storm of writes the log is cut by
-/// time, not by each handful of entries.
+/// The least pause between two snapshots: a storm of writes is cut by time, not by entries.
 const SNAPSHOT_PAUSE_MS: u64 = 50;
-/// The pause between two repetitions of a commit notice that was not heard.
-const NOTICE_RETRY_MS: u64 = 100;
+/// The pauses before a commit notice is repeated, doubling: voters that are late are not to be later.
+const NOTICE_RETRY_MS: (u64, u64) = (100, 3_200);
 /// How long an orderly handover of leadership may take.
 const HANDOVER_MS: u64 = 300;
 
@@ -51,7 +52,6 @@ const HANDOVER_MS: u64 = 300;
 pub(crate) enum Lead {
     Me,
     Other(NodeId),
-    /// Nobody that this replica could find or elect in time.
     Nobody,
 }
 
@@ -61,7 +61,8 @@ pub(crate) struct Replica {
     /// Who leads, as openraft says; its own newest word on it.
     server: WatchReceiverOf<Types, RaftServerMetrics<Types>>,
     disk: Arc<Disk>,
-    lease: Weak<()>,
+    /// When somebody last had a use for it.
+    used: Mutex<Instant>,
     ballot: Arc<Ballot>,
     notices: Arc<Notices>,
     pulse: Arc<Pulse>,
@@ -73,9 +74,10 @@ pub(crate) struct Replica {
 }
 
 /// The settings of every group. Ticks, heartbeats and elections by themselves are off: the
-/// directory drives them. A leader is never restored from the disk of an earlier instance: it may
-/// have lost its un-synced tail, and would go on as if it had not. `leads` says that there was
-/// none, and that this process has just made this voter the leader of a newborn group.
+/// directory drives them. A leader is not restored from the disk of an earlier instance: it may
+/// have lost its un-synced tail, and would go on as if it had not. `leads` says that nothing can
+/// be lost: this process has just made this voter the leader of a newborn group, or has put the
+/// leader to sleep itself and seen all that it wrote synced.
 fn config(leads: bool) -> Config {
     Config {
         cluster_name: "raft-once".into(),
@@ -86,7 +88,7 @@ fn config(leads: bool) -> Config {
         enable_heartbeat: false,
         enable_elect: false,
         enable_pre_vote: Some(true),
-        enable_leader_restore: Some(leads),
+        enable_leader_restore: Some(leads || planted(Bug::LeaderRestored)),
         allow_log_reversion: Some(false),
         removed_leader_step_down: StepDownPolicy::Never,
         quorum_loss_probe_interval: None,
@@ -102,13 +104,15 @@ fn config(leads: bool) -> Config {
 }
 
 impl Replica {
-    /// Starts an instance over what `disk` holds; `leads` after [`Disk::bear`] alone.
+    /// Starts an instance over what `disk` holds. It holds `lease`, which has the end `end`, until
+    /// nothing of it runs any more. `leads` says that it goes on leading the term on the disk.
     pub(crate) async fn start(
         peers: Arc<dyn Peers>,
         disk: Disk,
         view: Arc<View>,
         quiet: &tracing::Dispatch,
         leads: bool,
+        (lease, end): (Lease, LeaseEnd),
     ) -> Result<Arc<Self>, String> {
         let group = disk.group;
         let disk = Arc::new(disk);
@@ -129,9 +133,8 @@ impl Replica {
             notices: notices.clone(),
             pulse: pulse.clone(),
         };
-        let lease = Lease::default();
-        let held_by = Arc::downgrade(&lease);
-        let state = StateMachine::new(disk.clone(), view, long.clone(), lease.clone());
+        let me = peers.me();
+        let state = StateMachine::new(me, disk.clone(), view, long.clone(), lease.clone());
         let log = Log::new(disk.clone(), lease);
         let raft = Raft::new(peers.me().as_u64(), config, factory, log, state);
         let raft = quietly(quiet, raft)
@@ -142,7 +145,7 @@ impl Replica {
             server: raft.server_metrics(),
             raft,
             disk,
-            lease: held_by,
+            used: Mutex::new(Instant::now()),
             ballot,
             notices: notices.clone(),
             pulse,
@@ -150,14 +153,26 @@ impl Replica {
             quiet: quiet.clone(),
             electing: tokio::sync::Mutex::default(),
         });
-        peers.spawn(Box::pin(attend(Arc::downgrade(&replica), long, notices)));
+        let attended = attend(Arc::downgrade(&replica), long, notices);
+        peers.spawn(Box::pin(async move {
+            tokio::select! {
+                () = end.reached() => {}
+                () = attended => {}
+            }
+        }));
         tracing::debug!(?group, "replica awake");
         Ok(replica)
     }
 
-    /// Dead when nothing of this instance runs any more. Only then may another one start.
-    pub(crate) fn lease(&self) -> Weak<()> {
-        self.lease.clone()
+    /// Somebody has a use for it.
+    pub(crate) fn touch(&self) {
+        *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// For how long nobody had a use for it.
+    pub(crate) fn idle_for(&self) -> Duration {
+        let used = *self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        Instant::now().saturating_duration_since(used)
     }
 
     /// The leader this replica believes in, which may be gone.
@@ -170,8 +185,15 @@ impl Replica {
         self.server.borrow_watched().state.is_leader()
     }
 
+    /// Waits, for a bounded time, until an instance that was started to lead on says that it does.
+    pub(crate) async fn until_leading(&self) {
+        let mut metrics = self.raft.server_metrics();
+        let leading = async { while !self.leads() && metrics.changed().await.is_ok() {} };
+        let _ = timeout(Duration::from_millis(LEASE_MS), leading).await;
+    }
+
     /// A voter in reach may not know how far this leader's log is committed.
-    fn owes_notice(&self) -> bool {
+    pub(crate) fn owes_notice(&self) -> bool {
         self.leads() && self.notices.any(|voter| self.peers.is_linked(voter))
     }
 
@@ -206,12 +228,25 @@ impl Replica {
         held.last() > held.applied.at
     }
 
+    /// It may wait for something that nobody is going to tell it or others: it has a tail, or
+    /// knows of no leader in its term. An election that was given up may have deposed one that
+    /// had yet to send an entry or a commit notice to some voter. Nothing was decided in a
+    /// group that has only been born, so nobody waits for that.
+    pub(crate) fn is_unsettled(&self) -> bool {
+        let held = self.disk.held();
+        let is_led = held.vote.is_some_and(|vote| vote.committed);
+        held.last() > held.applied.at || (held.last() > Some(LogPosition::GENESIS) && !is_led)
+    }
+
     /// Finds the leader, or becomes it. A known leader counts only while `may_lead` says so.
     ///
     /// Elections are always preceded by a pre-vote: without one a healthy leader would be deposed.
+    ///
+    /// Whoever asks for it does not lead, but may hold the longer log that stands in the way.
     pub(crate) async fn find_leader(
         &self,
         deadline: Instant,
+        asker: Option<NodeId>,
         may_lead: impl Fn(NodeId) -> bool,
     ) -> Lead {
         if let Some(lead) = self.known_lead(&may_lead) {
@@ -236,7 +271,8 @@ impl Replica {
                 if let Some(lead) = self.known_lead(&may_lead) {
                     return lead;
                 }
-                if let Some(longer) = self.ballot.longer().filter(|voter| may_lead(*voter)) {
+                let may_hold = |voter: &NodeId| may_lead(*voter) || Some(*voter) == asker;
+                if let Some(longer) = self.ballot.longer().filter(may_hold) {
                     return Lead::Other(longer);
                 }
                 tokio::select! {
@@ -368,6 +404,11 @@ impl Replica {
                     self.raft.vote(request).await
                 };
                 let answer = answer.map_err(|error| error.to_string())?;
+                if answer.vote_granted && !pre {
+                    let candidate = NodeId::from_u64(answer.vote.leader_id.voted_for);
+                    let term = answer.vote.leader_id.term;
+                    probe::granted(self.peers.me(), self.group, term, candidate);
+                }
                 Ok(RaftResponse::Vote {
                     vote: (&answer.vote).into(),
                     granted: answer.vote_granted,
@@ -427,11 +468,13 @@ impl Replica {
 /// Looks after a running replica: snapshots when the log has grown long (openraft purges behind
 /// a snapshot), and repeats commit notices until they are heard.
 async fn attend(replica: Weak<Replica>, long: Arc<Notify>, notices: Arc<Notices>) {
+    let mut pause_ms = NOTICE_RETRY_MS.0;
     loop {
         let Some(owes) = replica.upgrade().map(|replica| replica.owes_notice()) else {
             return;
         };
-        let pause = Duration::from_millis(NOTICE_RETRY_MS);
+        pause_ms = if owes { pause_ms } else { NOTICE_RETRY_MS.0 };
+        let pause = Duration::from_millis(pause_ms);
         let is_long = tokio::select! {
             () = long.notified() => true,
             () = notices.changed(), if !owes => continue,
@@ -443,6 +486,7 @@ async fn attend(replica: Weak<Replica>, long: Arc<Notify>, notices: Arc<Notices>
         let done = if is_long {
             replica.raft.trigger().snapshot().await
         } else {
+            pause_ms = (pause_ms * 2).min(NOTICE_RETRY_MS.1);
             replica.raft.trigger().heartbeat().await
         };
         if done.is_err() {

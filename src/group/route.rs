@@ -128,7 +128,8 @@ impl Directory {
                 continue;
             };
             let response = if next == self.peers().me() {
-                self.serve(group, ask.clone(), HOPS_MAX, deadline).await
+                self.serve(group, ask.clone(), HOPS_MAX, deadline, None)
+                    .await
             } else {
                 let patience =
                     deadline.min(Instant::now() + ask.patience(2 * ATTEMPT, HOPS_MAX - 1));

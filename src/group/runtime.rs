@@ -29,7 +29,11 @@ impl AsyncRuntime for Runtime {
     type TimeoutError = <TokioRuntime as AsyncRuntime>::TimeoutError;
     type Timeout<R, T: Future<Output = R> + OptionalSend> =
         <TokioRuntime as AsyncRuntime>::Timeout<R, T>;
+    /// Drawn from for timeouts that we do not use; tests want the same at each run.
+    #[cfg(not(test))]
     type ThreadLocalRng = <TokioRuntime as AsyncRuntime>::ThreadLocalRng;
+    #[cfg(test)]
+    type ThreadLocalRng = rand::rngs::StdRng;
     type Mpsc = TokioMpsc;
     type Watch = TokioWatch;
     type Oneshot = TokioOneshot;
@@ -40,7 +44,7 @@ impl AsyncRuntime for Runtime {
         T: Future + OptionalSend + 'static,
         T::Output: OptionalSend + 'static,
     {
-        TokioRuntime::spawn(future.with_current_subscriber())
+        TokioRuntime::spawn(crate::probe::of_current(future.with_current_subscriber()))
     }
 
     fn sleep(duration: Duration) -> Self::Sleep {
@@ -70,7 +74,10 @@ impl AsyncRuntime for Runtime {
     }
 
     fn thread_rng() -> Self::ThreadLocalRng {
-        TokioRuntime::thread_rng()
+        #[cfg(not(test))]
+        return TokioRuntime::thread_rng();
+        #[cfg(test)]
+        return rand::SeedableRng::seed_from_u64(1);
     }
 
     fn new(threads: usize) -> Self {

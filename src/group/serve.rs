@@ -5,17 +5,19 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use crate::codec::VALUE_BYTES_CAP;
+use crate::codec::{MalformedError, VALUE_BYTES_CAP};
 use crate::id::{NodeId, Version};
-use crate::machine::{Command, Reply};
+use crate::machine::{Command, Record, Reply};
+use crate::probe::{Bug, planted};
 
 use super::ATTEMPT;
 use super::directory::{Directory, Group};
+use super::raft::StoredPayload;
 use super::replica::Lead;
 use super::route::{Ask, NoAnswer};
 use super::sound;
 use super::visit::wait_in;
-use super::wire::{Body, EPOCH, HOPS_MAX, Request, Response};
+use super::wire::{Body, EPOCH, HOPS_MAX, RaftRequest, Request, Response};
 
 /// The longest that a request of another node may keep this one busy, in milliseconds.
 const WITHIN_MS_MAX: u64 = 60_000;
@@ -43,7 +45,7 @@ fn check(command: &Command) -> Result<(), &'static str> {
 /// What nobody but a voter has a reason to send.
 fn is_of_voters(body: &Body) -> bool {
     match body {
-        Body::Raft(_) | Body::Status | Body::Update(_) | Body::Orphaned => true,
+        Body::Raft(_) | Body::Status | Body::Durable | Body::Update(_) | Body::Orphaned => true,
         Body::Propose { .. }
         | Body::Settle { .. }
         | Body::Barrier { .. }
@@ -52,14 +54,29 @@ fn is_of_voters(body: &Body) -> bool {
     }
 }
 
+/// As a node would that took what it is sent for decided.
+fn show(group: &Group, message: &RaftRequest) {
+    let RaftRequest::Append { entries, .. } = message else {
+        return;
+    };
+    for entry in entries {
+        if let StoredPayload::Command(Command::Set { proposal, .. }) = &entry.payload {
+            let version = Version::new(entry.at.index);
+            let proposal = proposal.clone();
+            let record = Arc::new(Record { proposal, version });
+            group.view.observe(version, Some(&record));
+        }
+    }
+}
+
 impl Directory {
-    /// Answers one frame of an admitted peer. The frame is not needed until the answer is there.
+    /// Answers one request of an admitted peer, if it is one.
     pub(crate) fn answer(
         self: &Arc<Self>,
         peer: NodeId,
-        frame: &[u8],
+        request: Result<Request, MalformedError>,
     ) -> impl Future<Output = Vec<u8>> + Send + use<> {
-        let (this, request) = (self.clone(), Request::decode(frame));
+        let this = self.clone();
         async move {
             let answer = match request {
                 Ok(request) if request.epoch != EPOCH => {
@@ -122,6 +139,9 @@ impl Directory {
                     tracing::warn!(%peer, group = ?id, reason, "refused a message of Raft");
                     return Err(reason.into());
                 }
+                if planted(Bug::UncommittedShown) {
+                    show(&group, &message);
+                }
                 let replica = self.wake(&group).await?;
                 return replica.answer(message).await.map(Response::Raft);
             }
@@ -129,6 +149,7 @@ impl Directory {
                 let status = self.own_status(&group).await;
                 return status.ok_or_else(|| "the stored state is not readable".into());
             }
+            Body::Durable => return self.durable_status(id),
             Body::Propose {
                 command,
                 hops_left,
@@ -140,14 +161,16 @@ impl Directory {
                 };
                 tracing::debug!(group = ?id, %command, %peer, hops_left, "asked to commit");
                 let asked = Ask::Commit(command);
-                self.serve(&group, asked, hops_left, deadline(within_ms))
+                let from = Some(peer);
+                self.serve(&group, asked, hops_left, deadline(within_ms), from)
                     .await
             }
             Body::Settle {
                 hops_left,
                 within_ms,
             } => {
-                self.serve(&group, Ask::Settle, hops_left, deadline(within_ms))
+                let from = Some(peer);
+                self.serve(&group, Ask::Settle, hops_left, deadline(within_ms), from)
                     .await
             }
             Body::Barrier { within_ms } => {
@@ -179,6 +202,7 @@ impl Directory {
         ask: Ask,
         hops_left: u8,
         deadline: Instant,
+        from: Option<NodeId>,
     ) -> Option<Response> {
         if self.is_overloaded() {
             return Some(Response::Elsewhere { hint: None });
@@ -209,7 +233,11 @@ impl Directory {
         };
         let me = self.peers().me();
         // Voters that could not be reached or did not answer as leaders: they do not count as such.
-        let mut failed: Vec<NodeId> = Vec::new();
+        // Nor does whoever hands on for the last time: a leader would not. One that has lost its last
+        // entry hands over to the voter that still holds it, which may know no other leader than it.
+        let mut failed: Vec<NodeId> = from.into_iter().filter(|_| hops_left == 0).collect();
+        // Whoever asks is handed back to once, for its longer log: it may know better whom to ask.
+        let mut asker = from;
         let mut broke = false;
         loop {
             let known = replica.leader().filter(|leader| *leader != me);
@@ -232,7 +260,7 @@ impl Directory {
             let election = deadline.min(Instant::now() + ATTEMPT);
             let may_lead =
                 |voter: NodeId| !failed.contains(&voter) && self.peers().is_linked(voter);
-            match replica.find_leader(election, may_lead).await {
+            match replica.find_leader(election, asker, may_lead).await {
                 Lead::Me => {
                     return Some(match &ask {
                         Ask::Commit(command) => replica.write(command.clone(), deadline).await,
@@ -250,7 +278,10 @@ impl Directory {
                         Err(NoAnswer::Link) if !broke && self.peers().is_linked(leader) => {
                             broke = true;
                         }
-                        _ => failed.push(leader),
+                        _ => {
+                            asker = asker.filter(|asker| *asker != leader);
+                            failed.push(leader);
+                        }
                     }
                 }
                 Lead::Other(leader) => {

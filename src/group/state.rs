@@ -10,13 +10,15 @@ use openraft::{EntryPayload, OptionalSend, StoredMembership as OpenraftMembershi
 use tokio::sync::Notify;
 
 use crate::codec::{self, MalformedError};
-use crate::id::Version;
+use crate::failpoint;
+use crate::id::{NodeId, Version};
 use crate::machine::{Machine, Reply};
+use crate::probe;
 
 use super::disk::{Applied, Disk, Held};
-use super::log::Lease;
+use super::lease::Lease;
 use super::raft::{
-    LogId, LogPosition, Snapshot, SnapshotMeta, StoredElectorate, StoredMembership,
+    LogId, LogPosition, Snapshot, SnapshotMeta, StoredElectorate, StoredEntry, StoredMembership,
     StoredSnapshotMeta, Types,
 };
 use super::view::View;
@@ -28,6 +30,7 @@ pub(crate) const LOG_ENTRIES_MAX: u64 = 64;
 
 /// Applies one group's log.
 pub(crate) struct State {
+    me: NodeId,
     disk: Arc<Disk>,
     view: Arc<View>,
     /// Told when the log has grown beyond [`LOG_ENTRIES_MAX`].
@@ -37,8 +40,15 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(disk: Arc<Disk>, view: Arc<View>, long: Arc<Notify>, lease: Lease) -> Self {
+    pub(crate) fn new(
+        me: NodeId,
+        disk: Arc<Disk>,
+        view: Arc<View>,
+        long: Arc<Notify>,
+        lease: Lease,
+    ) -> Self {
         Self {
+            me,
             disk,
             view,
             long,
@@ -103,6 +113,10 @@ impl RaftStateMachine<Types> for State {
         while let Some(next) = entries.next().await {
             let (entry, responder) = next?;
             let at = LogPosition::from(&entry.log_id);
+            probe::applied(self.me, self.disk.group, at.index, at.term, || {
+                let payload = StoredEntry::from(&entry).payload;
+                *blake3::hash(&codec::encode(SNAPSHOT_VERSION, &payload)).as_bytes()
+            });
             let mut held = self.disk.held();
             // Entries are applied in order, each once: the log may not skip or repeat.
             assert!(
@@ -144,11 +158,13 @@ impl RaftStateMachine<Types> for State {
                 replies.push((responder, reply));
             }
         }
+        failpoint::hit("group.before_apply");
         let log_length = {
             let mut held = self.disk.held();
             self.disk.save_applied(&mut held, &new);
             held.entries.len() as u64
         };
+        failpoint::hit("group.after_apply");
         if let Some((version, record)) = observed {
             self.view.observe(version, record.as_ref());
         }

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::id::{GroupId, NodeId, Version};
 use crate::machine::Record;
+use crate::probe::{Bug, planted};
 
 use super::push::Pusher;
 use super::wire::State;
@@ -64,8 +65,12 @@ impl View {
         self.record.get()
     }
 
+    /// Never older than the record that is known: who has just been handed it, before anybody who
+    /// waits for a version is woken, is not told an older one.
     pub(crate) fn version(&self) -> Version {
-        *self.version.borrow()
+        let told = *self.version.borrow();
+        let decided = self.record.get().map(|record| record.version);
+        told.max(decided.unwrap_or(Version::ZERO))
     }
 
     pub(crate) fn versions(&self) -> watch::Receiver<Version> {
@@ -117,7 +122,10 @@ impl View {
         }
         let grown = self.version.send_if_modified(|known| {
             let grows = *known < version;
-            *known = version.max(*known);
+            *known = match planted(Bug::VersionRunsBack) {
+                true => version,
+                false => version.max(*known),
+            };
             grows
         });
         if grown {
@@ -309,6 +317,21 @@ mod tests {
         view.attach(&(late.clone() as Arc<dyn Sink>));
         assert_eq!(*early.0.lock().unwrap(), [2]);
         assert_eq!(*late.0.lock().unwrap(), [2]);
+    }
+
+    #[test]
+    fn who_is_handed_the_record_is_told_no_older_version() {
+        struct Asks(Arc<View>, Mutex<Vec<Version>>);
+        impl Sink for Asks {
+            fn decided(&self, _: &Arc<Record>) {
+                self.1.lock().unwrap().push(self.0.version());
+            }
+        }
+        let view = Arc::new(view());
+        let sink = Arc::new(Asks(view.clone(), Mutex::default()));
+        view.attach(&(sink.clone() as Arc<dyn Sink>));
+        view.observe(Version::new(2), Some(&record(1, 2)));
+        assert_eq!(*sink.1.lock().unwrap(), [Version::new(2)]);
     }
 
     #[test]

@@ -57,6 +57,8 @@ pub(crate) enum Body {
     Update(State),
     /// To all subscribers of a voter that lost its majority: look elsewhere.
     Orphaned,
+    /// As `Status`, but only what no crash of this voter can take back.
+    Durable,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]

@@ -12,6 +12,7 @@ use super::NetworkError;
 use super::electorate::Electorate;
 use super::past::{Boot, BootId, Claim, Memory, Myself, Peer, REMEDY, Verdict, judge};
 use crate::codec::{self, Decode, Encode};
+use crate::failpoint;
 use crate::id::NodeId;
 use crate::store::{Batch, Durability, Store, StoreFailed};
 
@@ -122,7 +123,9 @@ impl Book {
             may_vote,
         };
         // The start must be durable before any peer hears of it.
+        failpoint::hit("past.before_start");
         book.store.write_durably(batch).await.map_err(failed)?;
+        failpoint::hit("past.after_start");
         Ok(book)
     }
 
@@ -194,7 +197,9 @@ impl Book {
             (verdict, written)
         };
         if let Some(written) = written {
+            failpoint::hit("past.before_verdict");
             written.await?;
+            failpoint::hit("past.after_verdict");
         }
         Ok(verdict)
     }

@@ -13,6 +13,7 @@ use super::ticket::Ticket;
 use super::{Network, NetworkError, Secret, SecretError};
 use crate::group::wire::EPOCH;
 use crate::id::NodeId;
+use crate::store::StoreConfig;
 use crate::transport::{IrohTransport, LinkConfig, PeerKey, Transport, public_key};
 
 /// What a network without a secret uses. It keeps nobody out, so it works on loopback only.
@@ -43,6 +44,7 @@ pub struct NetworkBuilder {
     storage: Option<Storage>,
     bind: Option<SocketAddr>,
     write_timeout: Duration,
+    store_config: StoreConfig,
     #[cfg(any(test, feature = "testing"))]
     sim: Option<crate::transport::sim::SimNet>,
 }
@@ -57,6 +59,7 @@ impl NetworkBuilder {
             storage: None,
             bind: None,
             write_timeout: Duration::from_millis(5_000),
+            store_config: StoreConfig::default(),
             #[cfg(any(test, feature = "testing"))]
             sim: None,
         }
@@ -119,6 +122,14 @@ impl NetworkBuilder {
     /// confirmed ends with `Offline`. The default is 5,000.
     pub fn write_timeout_ms(mut self, ms: u64) -> Self {
         self.write_timeout = Duration::from_millis(ms);
+        self
+    }
+
+    /// How big a segment of the log grows, in bytes. A test with small ones sees the log continued
+    /// and checkpoints taken within seconds.
+    #[cfg(feature = "testing")]
+    pub fn segment_bytes_max(mut self, bytes: u64) -> Self {
+        self.store_config.segment_bytes_max = bytes;
         self
     }
 
@@ -241,6 +252,7 @@ impl NetworkBuilder {
             ticket,
             write_timeout: self.write_timeout,
             entropy,
+            store_config: self.store_config,
         });
         match started.await {
             Ok(node) => Ok(Network::of_node(node)),

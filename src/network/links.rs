@@ -19,8 +19,10 @@ use super::limits::{Budgets, OBSERVER_LINKS_MAX, OBSERVER_REPLY_BYTES_MAX, allow
 use super::past::BootId;
 use super::proof::Kind;
 use crate::codec::FRAME_BYTES_MAX;
+use crate::group::wire::Request;
 use crate::group::{CallError, Directory, Peers};
 use crate::id::{GroupId, NodeId};
+use crate::probe::{Bug, planted};
 use crate::transport::{Budget, Connection, Incoming, PeerKey, Places, Transport};
 
 /// How long a peer may take to send a request that it has begun, and to take in an answer.
@@ -316,15 +318,20 @@ impl Links {
         let Some(directory) = self.directory() else {
             return;
         };
-        if !take_sequence(self.book.as_deref(), peer, &mut frame) {
+        let Some(sequence) = take_sequence(&mut frame) else {
             tracing::debug!(peer = %self.name(peer), "a request without its end");
             return;
+        };
+        let request = Request::decode(&frame);
+        // What cannot be understood may be anything, and what is heard here is never forgotten.
+        if request.is_ok() {
+            hear(self.book.as_deref(), peer, sequence);
         }
         // Proposals of a voter that wait here must not stand in the way of its Raft messages, by
         // which they are committed.
         let charge = (!is_voter).then_some(charge);
-        let answering = directory.answer(peer, &frame);
         drop(frame);
+        let answering = directory.answer(peer, request);
         let mut reply = answering.await;
         drop(charge);
         add_sequence(self.book.as_deref(), &mut reply);
@@ -348,7 +355,8 @@ impl Links {
             }
         };
         // Handles may be opened and dropped on any thread.
-        self.tasks.spawn_on(task, &self.runtime);
+        self.tasks
+            .spawn_on(crate::probe::of_current(task), &self.runtime);
     }
 
     /// Closes all links.
@@ -373,16 +381,18 @@ fn add_sequence(book: Option<&Book>, frame: &mut Vec<u8>) {
     frame.extend_from_slice(&sequence.to_le_bytes());
 }
 
-/// Takes in what `peer` told behind a frame; whether it did.
-fn take_sequence(book: Option<&Book>, peer: NodeId, frame: &mut Vec<u8>) -> bool {
-    let Some((_, sequence)) = frame.split_last_chunk::<SEQUENCE_BYTES>() else {
-        return false;
-    };
-    if let Some(book) = book {
-        book.heard(peer, u64::from_le_bytes(*sequence));
-    }
+/// What a peer told behind a frame.
+fn take_sequence(frame: &mut Vec<u8>) -> Option<u64> {
+    let (_, sequence) = frame.split_last_chunk::<SEQUENCE_BYTES>()?;
+    let sequence = u64::from_le_bytes(*sequence);
     frame.truncate(frame.len() - SEQUENCE_BYTES);
-    true
+    Some(sequence)
+}
+
+fn hear(book: Option<&Book>, peer: NodeId, sequence: u64) {
+    if let Some(book) = book {
+        book.heard(peer, sequence);
+    }
 }
 
 impl Peers for Links {
@@ -395,7 +405,10 @@ impl Peers for Links {
     }
 
     fn order(&self, group: &GroupId) -> Vec<NodeId> {
-        self.electorate.preference(group)
+        match planted(Bug::OrderDiffers) {
+            true => self.electorate.preference_for(group, self.me),
+            false => self.electorate.preference(group),
+        }
     }
 
     fn follow_order(&self, group: &GroupId) -> Vec<NodeId> {
@@ -425,9 +438,10 @@ impl Peers for Links {
                 .request(frame, reply_bytes_max + SEQUENCE_BYTES)
                 .await
                 .map_err(|error| CallError::Link(error.to_string()))?;
-            if !take_sequence(book.as_deref(), node, &mut reply) {
+            let Some(sequence) = take_sequence(&mut reply) else {
                 return Err(CallError::Link("a reply without its end".into()));
-            }
+            };
+            hear(book.as_deref(), node, sequence);
             Ok(reply)
         })
     }

@@ -167,6 +167,21 @@ impl Network {
         self.node.shut_down().await;
     }
 
+    /// Cuts this node off from a voter, or mends that: on a real network, at this end. Links to
+    /// and from it are closed, and refused until it is mended. Returns whether there is a voter
+    /// of this name.
+    #[cfg(feature = "testing")]
+    pub fn refuse_voter(&self, voter: &str, refused: bool) -> bool {
+        let links = &self.node.links;
+        let Some(id) = links.electorate.by_name(voter).map(|voter| voter.id) else {
+            return false;
+        };
+        for (key, _) in links.voter_keys.iter().filter(|(_, node)| **node == id) {
+            links.transport.refuse(*key, refused);
+        }
+        true
+    }
+
     /// Follows a group until the interest is dropped.
     pub(crate) fn open(&self, group: GroupId) -> Interest {
         self.node.directory.open(group)
@@ -193,7 +208,7 @@ impl Network {
 
     /// The wall clock in milliseconds since the Unix epoch: information, never a decision.
     pub(crate) fn now_ms(&self) -> u64 {
-        Node::now_ms()
+        crate::probe::now_ms()
     }
 
     /// The name of a voter.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -46,6 +46,7 @@ pub(super) struct Plan {
     pub(super) ticket: Ticket,
     pub(super) write_timeout: Duration,
     pub(super) entropy: [u8; 32],
+    pub(super) store_config: StoreConfig,
 }
 
 pub(crate) struct Node {
@@ -73,7 +74,7 @@ impl Node {
         };
         let (store, book) = match &plan.voter {
             Some((name, storage)) => {
-                let (store, dir) = open(storage).await?;
+                let (store, dir) = open(storage, plan.store_config.clone()).await?;
                 let mut random = || {
                     use rand::Rng;
                     let mut bytes = [0; 16];
@@ -164,12 +165,6 @@ impl Node {
         failure.clone()
     }
 
-    pub(super) fn now_ms() -> u64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        // A clock before 1970 is wrong; this time is information only.
-        since.map_or(0, |since| since.as_millis() as u64)
-    }
-
     /// Stops in order: nothing new, leadership handed over, replicas, links, socket, disk.
     pub(super) async fn shut_down(&self) {
         let mut stopped = self.stopping.lock().await;
@@ -205,13 +200,13 @@ impl Drop for Node {
     }
 }
 
-async fn open(storage: &Storage) -> Result<(Store, PathBuf), NetworkError> {
+async fn open(storage: &Storage, config: StoreConfig) -> Result<(Store, PathBuf), NetworkError> {
     match storage {
         Storage::Memory => Ok((Store::in_memory(), PathBuf::from("memory"))),
         #[cfg(test)]
         Storage::Simulated(disk) => {
             let dir = PathBuf::from("simulated");
-            match Store::open_simulated(disk, StoreConfig::default()) {
+            match Store::open_simulated(disk, config) {
                 Ok(store) => Ok((store, dir)),
                 Err(error) => Err(NetworkError::of_store(&dir, error)),
             }
@@ -219,8 +214,7 @@ async fn open(storage: &Storage) -> Result<(Store, PathBuf), NetworkError> {
         Storage::Folder(dir) => {
             let (opened, at) = (dir.clone(), dir.clone());
             // Recovery reads files and may take a while.
-            let opening =
-                tokio::task::spawn_blocking(move || Store::open(&opened, StoreConfig::default()));
+            let opening = tokio::task::spawn_blocking(move || Store::open(&opened, config));
             let store = opening.await.map_err(|error| NetworkError::Data {
                 dir: at.clone(),
                 reason: error.to_string(),

@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use super::electorate::Electorate;
 use crate::codec::{self, Decode, Encode, MalformedError};
 use crate::id::NodeId;
+use crate::probe::{Bug, planted};
 
 /// Random; drawn when a voter's store is made.
 pub(crate) type Incarnation = [u8; 16];
@@ -256,10 +257,17 @@ pub(crate) fn judge(
 
 /// What in the claim contradicts what was known.
 fn contradiction(known: &Peer, claim: &Claim, boots_since: Option<&[Boot]>) -> Option<String> {
-    if claim.incarnation != known.incarnation {
+    let wiped = claim.incarnation != known.incarnation;
+    if planted(Bug::WipedLetIn) && wiped {
+        return None;
+    }
+    if wiped {
         return Some(
             "its disk was wiped or replaced: its store is not the one known before".into(),
         );
+    }
+    if planted(Bug::RestoredLetIn) {
+        return None;
     }
     let Some(boots) = boots_since else {
         return Some(

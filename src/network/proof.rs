@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::secret::{Secret, length_prefixed};
 use crate::codec::{Decode, Encode};
+use crate::probe::{Bug, planted};
 
 const CONTEXT: &[u8] = b"raft-once admission proof v1";
 
@@ -98,8 +99,8 @@ impl AdmissionKeys {
             Kind::Observer => &self.observer,
         };
         let role = match role {
-            Role::Dialer => 1,
-            Role::Acceptor => 2,
+            Role::Acceptor if !planted(Bug::ProofReflected) => 2,
+            Role::Dialer | Role::Acceptor => 1,
         };
         let message = length_prefixed(&[
             CONTEXT,

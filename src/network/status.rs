@@ -78,7 +78,7 @@ pub struct CellStatus {
     /// The leader that this node knows of, which may be gone: of the term below if there is one,
     /// else the one that committed something for this node last.
     pub leader: Option<NodeId>,
-    /// The Raft term of the awake replica, else 0.
+    /// The Raft term that the replica is in, or was in when it fell asleep; 0 if that is not known.
     pub term: u64,
 }
 

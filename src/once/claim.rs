@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::id::{GroupId, ProposalId, Version};
 use crate::machine::{Command, Proposal, Slot};
+use crate::probe::{Bug, planted};
 
 /// The answer to a [`claim`](crate::Once::claim).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,7 +114,9 @@ impl<T> Pending<T> {
         group: GroupId,
         new: impl FnOnce(&T) -> Result<Proposal, E>,
     ) -> Result<Arc<Offer>, E> {
-        if let Some(offer) = self.offer.as_ref().filter(|offer| offer.group == group) {
+        if let Some(offer) = self.offer.as_ref().filter(|offer| offer.group == group)
+            && !planted(Bug::RetryLoses)
+        {
             return Ok(offer.clone());
         }
         let proposal = new(&self.value)?;

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::codec::{DecodeError, EncodeError, encode_value};
 use crate::id::Version;
 use crate::machine::{Command, Proposal, Record, Slot};
+use crate::probe::{Bug, planted};
 
 use super::cell::NoAnswer;
 use super::claim::{Claim, Pending};
@@ -77,6 +78,9 @@ where
             (Ok(reply), _) => Ok(reply.version),
             // The answer was lost, but the value is there.
             (Err(_), Some(record)) if record.proposal.id == id => Ok(record.version),
+            (Err(NoAnswer::Offline), _) if planted(Bug::UnclearAcknowledged) => {
+                Ok(Version::new(self.version().as_u64() + 1))
+            }
             (Err(NoAnswer::Offline), _) => Err(Error::Offline(value)),
             (Err(NoAnswer::NetworkDown), _) => Err(Error::NetworkDown),
         }
@@ -141,6 +145,7 @@ where
     async fn claim_pending(&self, mut pending: Pending<T>) -> Result<Claim<T>, ClaimError<T>> {
         match self.offer(&mut pending).await {
             Ok((record, true)) => Ok(Claim::Won(record.version)),
+            Ok((record, _)) if planted(Bug::EveryoneWins) => Ok(Claim::Won(record.version)),
             Ok((record, false)) => match self.cell.decide(&record) {
                 Ok(winner) => Ok(Claim::Lost {
                     winner: winner.clone(),
@@ -255,6 +260,12 @@ where
             return read(outcome);
         }
         let mut pending = Pending::from(init().await.map_err(InitError::Init)?);
+        if planted(Bug::InitKeepsItsOwn)
+            && let Ok(proposal) = self.propose(pending.value())
+        {
+            let version = Version::ZERO;
+            return read(cell.decide(&Record { proposal, version }));
+        }
         match self.offer(&mut pending).await {
             Ok((record, _)) => read(cell.decide(&record)),
             Err(error) => Err(InitError::Claim(failed(error, pending))),

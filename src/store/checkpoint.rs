@@ -1,6 +1,7 @@
 //! The checkpoint: everything up to one sequence number, in redb. The only file that names redb.
 
 use std::io;
+use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -163,11 +164,27 @@ impl CheckpointReader {
 
     /// All pairs whose key starts with `prefix`, ordered by key.
     pub(super) fn scan(&self, prefix: &[u8]) -> io::Result<Vec<Pair>> {
+        self.scan_after(prefix, &[], usize::MAX)
+    }
+
+    /// The first `pairs_max` of them whose key is greater than `after`.
+    pub(super) fn scan_after(
+        &self,
+        prefix: &[u8],
+        after: &[u8],
+        pairs_max: usize,
+    ) -> io::Result<Vec<Pair>> {
         guarded(|| {
             let mut pairs = Vec::new();
-            for pair in self.cells()?.range(prefix..).map_err(other)? {
+            // A key that starts with the prefix is not less than it.
+            let start = match after < prefix {
+                true => Bound::Included(prefix),
+                false => Bound::Excluded(after),
+            };
+            let range = (start, Bound::Unbounded);
+            for pair in self.cells()?.range::<&[u8]>(range).map_err(other)? {
                 let (key, value) = pair.map_err(other)?;
-                if !key.value().starts_with(prefix) {
+                if pairs.len() == pairs_max || !key.value().starts_with(prefix) {
                     break;
                 }
                 pairs.push((key.value().to_vec(), value.value().to_vec()));

@@ -9,6 +9,7 @@ use super::health::Health;
 use super::log::remove_segments_before;
 use super::table::Table;
 use super::view::View;
+use crate::failpoint;
 
 /// A frozen table, the last batch in it, and the first segment that is needed beyond it.
 pub(super) struct Frozen {
@@ -37,7 +38,9 @@ pub(super) struct Work {
 impl Work {
     /// Segments go only after the checkpoint that covers them is durable.
     fn run(&self, frozen: &Frozen) -> io::Result<()> {
+        failpoint::hit("checkpoint.before_commit");
         self.view.checkpoint(&frozen.table, frozen.sequence)?;
+        failpoint::hit("checkpoint.after_commit");
         remove_segments_before(&*self.disk, frozen.segment)
     }
 

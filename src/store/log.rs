@@ -9,6 +9,8 @@ use std::sync::Arc;
 use super::batch::Batch;
 use super::disk::{Disk, DiskFile};
 use super::record::{SEGMENT_HEADER_BYTES, SegmentHeader, encode_group};
+use crate::failpoint;
+use crate::probe::{Bug, planted};
 
 /// Segments grow by this much at a time, filled with zeros: a sync of a write inside the file
 /// need not wait for the file system to record a new length. Measured: a third faster.
@@ -68,6 +70,7 @@ impl Log {
         if batches.peek().is_none() {
             return Ok(());
         }
+        failpoint::hit("store.before_write");
         self.synced = false;
         encode_group(&mut self.buffer, self.id, first_sequence, batches);
         let end = self.used + self.buffer.len() as u64;
@@ -88,8 +91,13 @@ impl Log {
     }
 
     pub(super) fn sync(&mut self) -> io::Result<()> {
+        if planted(Bug::StoreNotSynced) {
+            self.synced = true;
+        }
         if !self.synced {
+            failpoint::hit("store.before_sync");
             self.file.sync()?;
+            failpoint::hit("store.after_sync");
             self.synced = true;
         }
         Ok(())
@@ -127,6 +135,7 @@ pub(super) fn create_segment(
     let header = SegmentHeader { id, first_sequence };
     file.write_at(0, &header.encode())?;
     file.sync()?;
+    failpoint::hit("segment.before_names");
     disk.sync_names()?;
     Ok(LogEnd {
         file,
@@ -161,6 +170,7 @@ pub(super) fn segment_indexes(disk: &dyn Disk) -> io::Result<Vec<u64>> {
 pub(super) fn remove_segments_before(disk: &dyn Disk, index: u64) -> io::Result<()> {
     for old in segment_indexes(disk)? {
         if old < index {
+            failpoint::hit("segment.before_remove");
             disk.remove(&segment_name(old))?;
         }
     }

@@ -241,6 +241,19 @@ impl Store {
         self.inner.view.scan(prefix)
     }
 
+    /// Some of the pairs whose key starts with `prefix` and is greater than `after`, ordered by
+    /// key: all up to the key that is returned too, or all there are if there is none. At most
+    /// three times `pairs_max`, so that a large range can be read in pages.
+    pub(crate) fn scan_page(
+        &self,
+        prefix: &[u8],
+        after: &[u8],
+        pairs_max: usize,
+    ) -> Result<(Vec<Pair>, Option<Vec<u8>>), StoreFailed> {
+        self.inner.health.check()?;
+        self.inner.view.scan_page(prefix, after, pairs_max)
+    }
+
     /// The sequence number of the last durable batch. It grows for ever, also over restarts.
     pub(crate) fn sequence(&self) -> u64 {
         self.inner.view.sequence()
@@ -261,8 +274,8 @@ impl Store {
         async move { answered.await.unwrap_or(Err(StoreFailed::Closed)) }
     }
 
-    /// Returns when everything that was queued before is durable, lazy batches too.
-    #[cfg(test)]
+    /// Returns when everything that was queued before is durable and visible to readers, lazy
+    /// batches too.
     pub(crate) async fn flush(&self) -> Result<u64, StoreFailed> {
         self.write_durably(Batch::default()).await
     }

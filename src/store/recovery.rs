@@ -210,7 +210,7 @@ impl Segment {
     fn is_unused(&self) -> bool {
         self.bytes
             .get(SEGMENT_HEADER_BYTES..)
-            .is_none_or(|groups| groups.iter().all(|&byte| byte == 0))
+            .is_none_or(|groups| without_zeros(groups) == 0)
     }
 
     /// Adds to `table` what is newer than `covered`. Returns the sequence number that comes
@@ -247,7 +247,7 @@ impl Segment {
                 Err(Fault::Bad) => break at,
             }
         };
-        let bad = self.bytes[end..].iter().any(|&byte| byte != 0);
+        let bad = without_zeros(&self.bytes[end..]) > 0;
         if bad && (!is_last || self.sealed) {
             return Err(self.corrupt(&format!(
                 "is damaged at byte {end}, in a batch that was synced"
@@ -270,11 +270,7 @@ impl Segment {
     fn settle(mut self, tail: Tail) -> io::Result<LogEnd> {
         let header = self.header.ok_or(io::ErrorKind::InvalidData)?;
         let Tail { last_start, end } = tail;
-        let is_torn = |&byte: &u8| byte != 0;
-        let torn_bytes = self.bytes[end..]
-            .iter()
-            .rposition(is_torn)
-            .map_or(0, |at| at + 1);
+        let torn_bytes = without_zeros(&self.bytes[end..]);
         self.bytes[end..].fill(0);
         self.file
             .write_at(last_start as u64, &self.bytes[last_start..end + torn_bytes])?;
@@ -295,6 +291,16 @@ impl Segment {
     fn corrupt(&self, what: &str) -> StoreOpenError {
         StoreOpenError::corrupt(format!("log segment {} {what}", segment_name(self.index)))
     }
+}
+
+/// How many bytes there are before the zeros at the end, found a page at a time.
+fn without_zeros(mut bytes: &[u8]) -> usize {
+    const PAGE: [u8; 4096] = [0; 4096];
+    while bytes.ends_with(&PAGE) {
+        bytes = &bytes[..bytes.len() - PAGE.len()];
+    }
+    let last = bytes.iter().rposition(|&byte| byte != 0);
+    last.map_or(0, |at| at + 1)
 }
 
 fn version(found: u64) -> StoreOpenError {

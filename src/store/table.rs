@@ -55,6 +55,22 @@ impl Table {
             .take_while(move |(key, _)| key.starts_with(prefix))
     }
 
+    /// The same behind the key `after`.
+    pub(super) fn scan_after(
+        &self,
+        prefix: &[u8],
+        after: &[u8],
+    ) -> impl Iterator<Item = (&Vec<u8>, &Option<Vec<u8>>)> {
+        // A key that starts with the prefix is not less than it.
+        let start = match after < prefix {
+            true => Bound::Included(prefix),
+            false => Bound::Excluded(after),
+        };
+        self.entries
+            .range::<[u8], _>((start, Bound::Unbounded))
+            .take_while(move |(key, _)| key.starts_with(prefix))
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

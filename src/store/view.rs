@@ -142,6 +142,51 @@ impl View {
         Ok(overlay(older, newer))
     }
 
+    pub(super) fn scan_page(
+        &self,
+        prefix: &[u8],
+        after: &[u8],
+        pairs_max: usize,
+    ) -> Result<(Vec<Pair>, Option<Vec<u8>>), StoreFailed> {
+        let checkpoint = read(&self.checkpoint);
+        let tables = read(&self.tables);
+        if !tables.open {
+            return Err(StoreFailed::Closed);
+        }
+        // The page ends where the first of its sources is cut short: up to there all are whole.
+        let mut end: Option<Vec<u8>> = None;
+        let mut newer = BTreeMap::new();
+        for table in [tables.frozen.as_deref(), Some(&tables.active)] {
+            let Some(table) = table else { continue };
+            let mut found = table.scan_after(prefix, after);
+            let mut last = None;
+            for (key, value) in found.by_ref().take(pairs_max) {
+                newer.insert(key.clone(), value.clone());
+                last = Some(key);
+            }
+            if found.next().is_some() {
+                end = earlier(end, last.cloned());
+            }
+        }
+        let reader = checkpoint.as_ref().map(Checkpoint::reader).transpose();
+        let reader = reader.map_err(|error| self.read_failed(&error))?;
+        drop(tables);
+        let older = match reader {
+            Some(reader) => reader
+                .scan_after(prefix, after, pairs_max)
+                .map_err(|error| self.read_failed(&error))?,
+            None => Vec::new(),
+        };
+        if older.len() == pairs_max {
+            end = earlier(end, older.last().map(|(key, _)| key.clone()));
+        }
+        let mut pairs = overlay(older, newer);
+        if let Some(end) = &end {
+            pairs.retain(|(key, _)| key <= end);
+        }
+        Ok((pairs, end))
+    }
+
     fn read_failed(&self, error: &io::Error) -> StoreFailed {
         self.health
             .poison(&format!("the checkpoint could not be read: {error}"))
@@ -156,6 +201,13 @@ impl View {
         tables.frozen = None;
         drop(tables);
         *checkpoint = None;
+    }
+}
+
+fn earlier(one: Option<Vec<u8>>, other: Option<Vec<u8>>) -> Option<Vec<u8>> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
     }
 }
 

@@ -75,7 +75,7 @@ impl Writer {
         let closed = Arc::new(watch::Sender::new(false));
         let told = Arc::new(tokio::sync::Notify::new());
         let pump = super::sim::pump(queue.clone(), told.clone(), engine, disk, closed.clone());
-        tokio::spawn(pump);
+        tokio::spawn(crate::probe::of_current(pump));
         Self {
             queue,
             run: Run::Task(told),

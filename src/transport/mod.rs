@@ -113,6 +113,11 @@ pub(crate) trait Transport: Send + Sync + 'static {
     /// Cancel safe. A slow or hostile dialer delays nobody else.
     fn accept(&self) -> BoxFuture<'_, Option<Arc<dyn Connection>>>;
 
+    /// From now on no connection to or from `peer` lives, or they may again. Only for tests, and
+    /// only where there is a real network: a simulated one cuts its links itself.
+    #[cfg(feature = "testing")]
+    fn refuse(&self, _peer: PeerKey, _refused: bool) {}
+
     /// Closes every connection with code 0, then the socket. The peers are told.
     fn close(&self) -> BoxFuture<'_, ()>;
 }

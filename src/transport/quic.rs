@@ -37,6 +37,9 @@ const INITIAL_RTT_MS: u64 = 50;
 /// Handshakes under way from which on a dialer must first prove that it holds its address.
 const UNVALIDATED_HANDSHAKES_MAX: usize = HANDSHAKES_MAX / 2;
 
+/// Pauses between attempts to bind an address again that went away under its socket.
+const REBIND_MS: u64 = 100;
+
 /// What one stream may have on the way; that of its connection counts besides.
 const STREAM_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 
@@ -49,20 +52,54 @@ const RELEASE_POLL_MS: u64 = 1;
 
 /// One UDP socket and the connections over it.
 pub(crate) struct IrohTransport {
-    /// Taken by `close`.
-    open: Mutex<Option<Open>>,
+    open: Arc<Opened>,
+    /// Runs the handshakes of others. Taken by `close`.
+    acceptor: Mutex<Option<JoinHandle<()>>>,
     links: Arc<Links>,
     local_key: PeerKey,
     local_addr: SocketAddr,
     handshake_timeout: Duration,
     accepted: AsyncMutex<mpsc::Receiver<Arc<dyn Connection>>>,
+    #[cfg(feature = "testing")]
+    refused: Mutex<std::collections::BTreeSet<PeerKey>>,
 }
 
 /// What there is until a transport is closed.
-struct Open {
-    endpoint: Endpoint,
-    /// Runs the handshakes of others.
-    acceptor: JoinHandle<()>,
+#[derive(Default)]
+struct Opened(Mutex<Option<Endpoint>>);
+
+impl Opened {
+    fn lock(&self) -> MutexGuard<'_, Option<Endpoint>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What an endpoint is made of.
+#[derive(Clone)]
+struct Place {
+    seed: [u8; 32],
+    addr: SocketAddr,
+    config: LinkConfig,
+}
+
+impl Place {
+    async fn bind(&self) -> Result<Endpoint, String> {
+        Endpoint::builder(presets::Minimal)
+            .secret_key(SecretKey::from_bytes(&self.seed))
+            .alpns(vec![ALPN.to_vec()])
+            .relay_mode(RelayMode::Disabled)
+            .clear_address_lookup()
+            .portmapper_config(PortmapperConfig::Disabled)
+            .net_report_config(NetReportConfig::minimal())
+            .transport_config(quic_config(&self.config))
+            // Without this the IPv6 wildcard is bound next to an IPv4 address.
+            .clear_ip_transports()
+            .bind_addr(self.addr)
+            .map_err(|err| format!("{err:#}"))?
+            .bind()
+            .await
+            .map_err(|err| format!("{err:#}"))
+    }
 }
 
 /// Every connection that someone may still hold: with its last handle goes the socket.
@@ -82,6 +119,16 @@ impl Links {
         connection
     }
 
+    #[cfg(feature = "testing")]
+    fn close(&self, peer: PeerKey) {
+        let links = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for link in links.iter().filter_map(Weak::upgrade) {
+            if link.remote_key() == peer {
+                link.close(0, "cut by a test");
+            }
+        }
+    }
+
     fn release(&self) {
         let links = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         for link in links.iter().filter_map(Weak::upgrade) {
@@ -98,47 +145,41 @@ impl IrohTransport {
         config: LinkConfig,
     ) -> Result<Self, TransportError> {
         let failed = |reason: String| TransportError::Bind { addr, reason };
-        let endpoint = Endpoint::builder(presets::Minimal)
-            .secret_key(SecretKey::from_bytes(&seed))
-            .alpns(vec![ALPN.to_vec()])
-            .relay_mode(RelayMode::Disabled)
-            .clear_address_lookup()
-            .portmapper_config(PortmapperConfig::Disabled)
-            .net_report_config(NetReportConfig::minimal())
-            .transport_config(quic_config(&config))
-            // Without this the IPv6 wildcard is bound next to an IPv4 address.
-            .clear_ip_transports()
-            .bind_addr(addr)
-            .map_err(|err| failed(format!("{err:#}")))?
-            .bind()
-            .await
-            .map_err(|err| failed(format!("{err:#}")))?;
+        let handshake_timeout = Duration::from_millis(config.handshake_timeout_ms);
+        let mut place = Place { seed, addr, config };
+        let endpoint = place.bind().await.map_err(failed)?;
         let Some(local_addr) = endpoint.bound_sockets().first().copied() else {
             endpoint.close().await;
             return Err(failed("the socket has no address".into()));
         };
-        let handshake_timeout = Duration::from_millis(config.handshake_timeout_ms);
+        place.addr = local_addr;
         let (queue, accepted) = mpsc::channel(HANDSHAKES_MAX);
         let links = Arc::new(Links::default());
-        let accepting = accept_all(
-            endpoint.clone(),
-            handshake_timeout,
-            Arc::clone(&links),
-            queue,
-        );
-        let acceptor = tokio::spawn(accepting);
+        let open = Arc::new(Opened(Mutex::new(Some(endpoint))));
+        let keeping = keep_accepting(Arc::clone(&open), place, Arc::clone(&links), queue);
+        let acceptor = tokio::spawn(keeping);
         Ok(Self {
-            open: Mutex::new(Some(Open { endpoint, acceptor })),
+            open,
+            acceptor: Mutex::new(Some(acceptor)),
             links,
             local_key: public_key(&seed),
             local_addr,
             handshake_timeout,
             accepted: AsyncMutex::new(accepted),
+            #[cfg(feature = "testing")]
+            refused: Mutex::default(),
         })
     }
 
-    fn open(&self) -> MutexGuard<'_, Option<Open>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    fn take_acceptor(&self) -> Option<JoinHandle<()>> {
+        let mut acceptor = self.acceptor.lock().unwrap_or_else(PoisonError::into_inner);
+        acceptor.take()
+    }
+
+    #[cfg(feature = "testing")]
+    fn refuses(&self, peer: PeerKey) -> bool {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.contains(&peer)
     }
 
     async fn connect(
@@ -147,9 +188,14 @@ impl IrohTransport {
         addr: SocketAddr,
     ) -> Result<Arc<dyn Connection>, TransportError> {
         let failed = |reason: String| TransportError::Handshake { peer, addr, reason };
+        #[cfg(feature = "testing")]
+        if self.refuses(peer) {
+            let reason = "cut by a test".into();
+            return Err(TransportError::Unreachable { addr, reason });
+        }
         let id = PublicKey::from_bytes(&peer.0).map_err(|err| failed(format!("{err:#}")))?;
         let to = EndpointAddr::from_parts(id, [TransportAddr::Ip(addr)]);
-        let endpoint = self.open().as_ref().map(|open| open.endpoint.clone());
+        let endpoint = self.open.lock().clone();
         let endpoint = endpoint.ok_or_else(|| closed(addr))?;
         let connecting = endpoint.connect(to, ALPN);
         let connection = tokio::time::timeout(self.handshake_timeout, connecting)
@@ -184,23 +230,43 @@ impl Transport for IrohTransport {
 
     fn accept(&self) -> BoxFuture<'_, Option<Arc<dyn Connection>>> {
         Box::pin(async {
-            let connection = self.accepted.lock().await.recv().await?;
-            self.open().is_some().then_some(connection)
+            loop {
+                let connection = self.accepted.lock().await.recv().await?;
+                #[cfg(feature = "testing")]
+                if self.refuses(connection.remote_key()) {
+                    continue;
+                }
+                return self.open.lock().is_some().then_some(connection);
+            }
         })
+    }
+
+    #[cfg(feature = "testing")]
+    fn refuse(&self, peer: PeerKey, refused: bool) {
+        let mut peers = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if !refused {
+            peers.remove(&peer);
+            return;
+        }
+        peers.insert(peer);
+        drop(peers);
+        self.links.close(peer);
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
-            let Some(Open { endpoint, acceptor }) = self.open().take() else {
+            let Some(endpoint) = self.open.lock().take() else {
                 return;
             };
             // Not cancelled on timeout: iroh would neither finish nor abort a close cut short.
             let closing = tokio::spawn(async move { endpoint.close().await });
             let bound = Duration::from_millis(CLOSE_TIMEOUT_MS);
             let closed = tokio::time::timeout(bound, closing).await.is_ok();
-            acceptor.abort();
-            // An error says that it was aborted or panicked: either way it is gone.
-            let _ = acceptor.await;
+            if let Some(acceptor) = self.take_acceptor() {
+                acceptor.abort();
+                // An error says that it was aborted or panicked: either way it is gone.
+                let _ = acceptor.await;
+            }
             self.links.release();
             let bound = Duration::from_millis(RELEASE_TIMEOUT_MS);
             let released = closed && tokio::time::timeout(bound, self.released()).await.is_ok();
@@ -222,29 +288,72 @@ impl IrohTransport {
 
     #[cfg(test)]
     pub(super) fn bound(&self) -> Vec<SocketAddr> {
-        let open = self.open();
-        open.iter()
-            .flat_map(|o| o.endpoint.bound_sockets())
-            .collect()
+        let open = self.open.lock();
+        open.iter().flat_map(Endpoint::bound_sockets).collect()
     }
 }
 
 impl Drop for IrohTransport {
     fn drop(&mut self) {
         // The task holds the endpoint: without this a transport dropped unclosed would live on.
-        if let Some(open) = self.open().take() {
-            open.acceptor.abort();
+        self.open.lock().take();
+        if let Some(acceptor) = self.take_acceptor() {
+            acceptor.abort();
         }
+    }
+}
+
+/// Accepts until the transport is closed, on one endpoint after the other.
+///
+/// iroh binds its socket anew when the addresses of the machine change. If its own is not among
+/// them at that moment, the endpoint ends for good, and so do its connections. An address that
+/// comes back must bring the node back with it.
+async fn keep_accepting(
+    open: Arc<Opened>,
+    place: Place,
+    links: Arc<Links>,
+    queue: mpsc::Sender<Arc<dyn Connection>>,
+) {
+    let handshake_timeout = Duration::from_millis(place.config.handshake_timeout_ms);
+    loop {
+        let Some(endpoint) = open.lock().clone() else {
+            return;
+        };
+        accept_all(&endpoint, handshake_timeout, &links, &queue).await;
+        if open.lock().is_none() {
+            return;
+        }
+        tracing::warn!(addr = %place.addr, "the socket is gone: it is bound again when it can be");
+        // All that is left of it goes first: it would take the address when that is back.
+        links.release();
+        let closing = tokio::spawn(async move { endpoint.close().await });
+        let _ = tokio::time::timeout(Duration::from_millis(CLOSE_TIMEOUT_MS), closing).await;
+        let endpoint = loop {
+            match place.bind().await {
+                Ok(endpoint) => break endpoint,
+                Err(error) => tracing::debug!(addr = %place.addr, %error, "not bound"),
+            }
+            tokio::time::sleep(Duration::from_millis(REBIND_MS)).await;
+            if open.lock().is_none() {
+                return;
+            }
+        };
+        tracing::info!(addr = %place.addr, "bound again");
+        let mut open = open.lock();
+        if open.is_none() {
+            return;
+        }
+        *open = Some(endpoint);
     }
 }
 
 /// Runs the handshakes of all dialers, side by side and bounded in number and time, until the
 /// endpoint is closed.
 async fn accept_all(
-    endpoint: Endpoint,
+    endpoint: &Endpoint,
     handshake_timeout: Duration,
-    links: Arc<Links>,
-    queue: mpsc::Sender<Arc<dyn Connection>>,
+    links: &Links,
+    queue: &mpsc::Sender<Arc<dyn Connection>>,
 ) {
     let mut handshakes = FuturesUnordered::new();
     let places = Places::new(HANDSHAKES_MAX);
@@ -264,7 +373,7 @@ async fn accept_all(
             iroh::endpoint::IncomingAddr::Ip(addr) => Some(addr),
             _ => None,
         };
-        let (links, queue, place) = (&links, &queue, places.take());
+        let place = places.take();
         handshakes.push(async move {
             let handshake = async {
                 match tokio::time::timeout(handshake_timeout, dialer).await {

@@ -10,6 +10,7 @@ use super::frame::{FrameReader, prefix};
 use super::{
     Allowance, Budget, Charge, Closed, Connection, Incoming, IncomingOf, PeerKey, TransportError,
 };
+use crate::failpoint;
 
 /// The code of a stream that is given up. Nobody looks at it.
 const ABANDONED: VarInt = VarInt::from_u32(1);
@@ -79,7 +80,9 @@ impl QuicConnection {
         let (send, mut recv) = self.connection()?.open_bi().await.map_err(closed)?;
         // From here on a drop resets the stream: `recv` stops its half by itself.
         let mut send = Sending(Some(send));
+        failpoint::hit("link.before_request");
         send.frame(frame).await.map_err(|err| self.own(err))?;
+        failpoint::hit("link.after_request");
         let reply = read_frame(&mut recv, reply_bytes_max, None).await;
         let (reply, _) = reply.map_err(|err| self.own(err))?;
         // The peer has answered, so it has the request: there is nothing left to take back.
@@ -186,7 +189,9 @@ impl QuicIncoming {
     }
 
     pub(super) async fn reply(mut self, frame: Vec<u8>) -> Result<(), TransportError> {
+        failpoint::hit("link.before_reply");
         self.send.frame(frame).await?;
+        failpoint::hit("link.after_reply");
         // Finished: dropping the stream now sends what is left of it.
         self.send.0 = None;
         Ok(())

@@ -7,6 +7,8 @@ pub(super) struct Cluster {
     pub(super) net: SimNet,
     pub(super) disks: Vec<SimDisk>,
     nodes: Vec<Option<Network>>,
+    /// How often a replica fell asleep on a node that is gone.
+    slept_before: u64,
 }
 
 impl Cluster {
@@ -17,6 +19,7 @@ impl Cluster {
             net: SimNet::new(seed),
             disks: disks.collect(),
             nodes: vec![None; count],
+            slept_before: 0,
         };
         for n in 0..count {
             cluster.power_up(n).await;
@@ -84,7 +87,24 @@ impl Cluster {
     fn end(&mut self, n: usize, disk: SimDisk) {
         self.disks[n] = disk;
         self.net.kill(addr(n));
-        self.nodes[n] = None;
+        let node = self.nodes[n].take();
+        self.slept_before += node.map_or(0, |node| slept(&node));
+    }
+
+    /// How often replicas fell asleep.
+    pub(super) fn slept(&self) -> u64 {
+        self.slept_before + self.up().map(slept).sum::<u64>()
+    }
+
+    /// Nobody is awake, or looks after those who are.
+    pub(super) async fn all_asleep(&self) {
+        until("all replicas sleep", || {
+            self.up().all(|node| {
+                let berths = &node.directory().berths;
+                berths.count().0 == 0 && !berths.is_swept()
+            })
+        })
+        .await;
     }
 
     pub(super) async fn power_up(&mut self, n: usize) {
@@ -101,6 +121,16 @@ impl Cluster {
             .await;
         self.nodes[n] = Some(node.unwrap());
     }
+}
+
+fn slept(node: &Network) -> u64 {
+    let (now, ever) = node.directory().berths.count();
+    ever - now as u64
+}
+
+/// How often a replica was woken on a node since it started.
+pub(super) fn woken(node: &Network) -> u64 {
+    node.directory().berths.count().1
 }
 
 pub(super) async fn until(what: &str, is_so: impl Fn() -> bool) {

@@ -1,5 +1,5 @@
-//! Random crashes, power cuts, slow disks and cut links under voters that decide cells: no two
-//! values, no acknowledged value lost, and everyone agrees when all is healed.
+//! Random crashes, power cuts, slow disks and cut links under voters that decide cells, fall asleep
+//! and wake: no two values, no acknowledged value lost, and everyone agrees when all is healed.
 //!
 //! `RAFT_ONCE_CRASH_SEEDS=500` runs more seeds than the few of an ordinary run.
 
@@ -24,6 +24,7 @@ struct Played {
     cuts: usize,
     acknowledged: usize,
     unclear: usize,
+    slept: u64,
 }
 
 struct Run {
@@ -112,7 +113,7 @@ impl Run {
             }
             _ => {}
         }
-        let pause = [0, 1, 5, 40, 400, 2_000][self.chance.random_range(0..6)];
+        let pause = [0, 1, 5, 40, 400, 2_000, 12_000][self.chance.random_range(0..7)];
         tokio::time::sleep(Duration::from_millis(pause)).await;
         self.look().await;
     }
@@ -170,6 +171,7 @@ async fn run(seed: u64, count: usize, total: &mut Played) {
     total.cuts += run.played.cuts;
     total.acknowledged += run.played.acknowledged;
     total.unclear += run.played.unclear;
+    total.slept += run.cluster.slept();
 }
 
 #[tokio::test(start_paused = true)]
@@ -188,5 +190,7 @@ async fn no_crash_makes_two_values_or_loses_an_acknowledged_one() {
     assert!(per_seed(played.cuts) >= 3, "{played:?}");
     assert!(per_seed(played.acknowledged) >= 5, "{played:?}");
     assert!(per_seed(played.unclear) >= 1, "{played:?}");
+    // More often than there are replicas: they woke again in between.
+    assert!(played.slept / seeds >= 25, "{played:?}");
     eprintln!("{seeds} seeds: {played:?}");
 }

@@ -1,5 +1,6 @@
 //! Groups on whole nodes, over the simulated network in paused time.
 
+mod askers;
 mod births;
 mod cluster;
 mod crashes;
@@ -8,6 +9,9 @@ mod hops;
 mod limits;
 mod restarts;
 mod schedules;
+mod sleep;
+mod sleep_races;
+mod sleep_stalls;
 mod suite;
 
 use std::net::SocketAddr;

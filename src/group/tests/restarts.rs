@@ -325,7 +325,7 @@ async fn a_group_that_is_woken_from_all_sides_has_one_instance() {
                     }
                     _ => {
                         propose(&node, n as u8).await.unwrap();
-                        group.awake().cloned()
+                        group.awake()
                     }
                 }
             })

@@ -8,7 +8,8 @@ use openraft::testing::log::{StoreBuilder, Suite};
 use tokio_util::sync::CancellationToken;
 
 use super::super::disk::{Applied, Disk, Held};
-use super::super::log::{Lease, Log};
+use super::super::lease::Lease;
+use super::super::log::Log;
 use super::super::raft::{StoredElectorate, Types};
 use super::super::state::State;
 use super::super::view::View;
@@ -46,8 +47,8 @@ impl StoreBuilder<Types, Log, State, Option<tempfile::TempDir>> for Builder {
         };
         let disk = Arc::new(Disk::new(store, GROUP, empty()));
         let view = Arc::new(View::new(GROUP, CancellationToken::new()));
-        let lease = Lease::default();
-        let state = State::new(disk.clone(), view, Arc::default(), lease.clone());
+        let (lease, me) = (Lease::new().0, crate::id::NodeId::of_voter("a"));
+        let state = State::new(me, disk.clone(), view, Arc::default(), lease.clone());
         Ok((dir, Log::new(disk, lease), state))
     }
 }

@@ -138,10 +138,11 @@ impl Victim {
         assert_eq!(admitted, Ok(Admitted));
     }
 
-    /// How many replicas are awake: each has a task of its own.
+    /// How many replicas are awake: each has a task of its own, and all together have another.
     fn awake(&self) -> usize {
         let groups = self.network.directory().status();
-        groups.iter().filter(|group| group.awake).count()
+        let awake = groups.iter().filter(|group| group.awake).count();
+        awake + usize::from(awake > 0)
     }
 
     fn unadmitted(&self) -> [usize; 2] {

@@ -89,7 +89,12 @@ async fn only_voters_may_send_raft_messages_and_what_follows_from_them() {
         record: Some(record),
     };
     let raft = raft_requests().into_iter().map(Body::Raft);
-    let others = [Body::Status, Body::Update(update), Body::Orphaned];
+    let others = [
+        Body::Status,
+        Body::Durable,
+        Body::Update(update),
+        Body::Orphaned,
+    ];
     for body in raft.chain(others) {
         for id in [group(1), group(2)] {
             let request = Request::new(id, body.clone());

@@ -66,6 +66,11 @@ impl Faults {
         self.space = Some(Spell { good, bad });
     }
 
+    #[cfg(test)]
+    pub(super) fn is_to_fail(&self) -> bool {
+        self.syncs.is_some() || self.space.is_some()
+    }
+
     pub(super) fn count(&mut self, fault: Fault, times: u64) {
         *self.counted.entry(fault).or_default() += times;
     }

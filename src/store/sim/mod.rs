@@ -44,6 +44,8 @@ struct State {
     /// How many syncs wait for that.
     syncing: usize,
     lies: bool,
+    /// How long a sync of a store on a task takes, at least and at most.
+    sync_ms: (u64, u64),
     chance: StdRng,
 }
 
@@ -63,6 +65,7 @@ impl SimDisk {
             held: false,
             syncing: 0,
             lies: false,
+            sync_ms: (0, 0),
             chance: StdRng::seed_from_u64(seed),
         })
     }
@@ -86,14 +89,20 @@ impl SimDisk {
     }
 
     /// After this many more reads, the next `failures` fail.
-    pub(super) fn fail_reads(&self, after: u64, failures: u64) {
+    pub(crate) fn fail_reads(&self, after: u64, failures: u64) {
         self.state().faults.fail_reads(after, failures);
     }
 
     /// After this many more bytes written there is no space, until that was said often enough.
     /// Writing over old bytes takes space too, as where nothing is written in place.
-    pub(super) fn run_out_of_space(&self, after_bytes: u64, refusals: u64) {
+    pub(crate) fn run_out_of_space(&self, after_bytes: u64, refusals: u64) {
         self.state().faults.run_out_of_space(after_bytes, refusals);
+    }
+
+    /// It fails a sync or a write from some moment on, or does already.
+    #[cfg(test)]
+    pub(crate) fn is_to_fail(&self) -> bool {
+        self.state().faults.is_to_fail()
     }
 
     /// From now on syncs report success and do nothing.
@@ -115,6 +124,23 @@ impl SimDisk {
     fn tell(&self) {
         self.0.changed.notify_all();
         self.0.changed_tasks.notify_waiters();
+    }
+
+    /// From now on a sync of a store on a task takes so long.
+    #[cfg(test)]
+    pub(crate) fn set_sync_ms(&self, least: u64, most: u64) {
+        self.state().sync_ms = (least, most.max(least));
+    }
+
+    /// How long the next one takes.
+    #[cfg(test)]
+    fn draw_sync_ms(&self) -> u64 {
+        let mut state = self.state();
+        let (least, most) = state.sync_ms;
+        match least < most {
+            true => state.chance.random_range(least..=most),
+            false => least,
+        }
     }
 
     pub(super) async fn until_released(&self) {
@@ -147,7 +173,7 @@ impl SimDisk {
     }
 
     /// How often the disk was changed or synced.
-    pub(super) fn changes(&self) -> u64 {
+    pub(crate) fn changes(&self) -> u64 {
         self.state().faults.changes
     }
 
@@ -247,7 +273,7 @@ impl SimDisk {
     }
 
     /// The directory is empty.
-    pub(super) fn wipe(&self) {
+    pub(crate) fn wipe(&self) {
         let mut state = self.state();
         state.names.clear();
         state.durable_names.clear();
@@ -278,6 +304,7 @@ impl State {
             held: false,
             syncing: 0,
             lies: false,
+            sync_ms: self.sync_ms,
             chance: StdRng::seed_from_u64(self.chance.random()),
         };
         // Files without a name are gone.

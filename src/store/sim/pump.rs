@@ -28,6 +28,10 @@ pub(in crate::store) async fn pump(
                 if let Some(Some(jobs)) = guarded(&mut engine, |engine| engine.write(jobs)) {
                     // As a thread's would be: whoever wrote goes on before the answer comes.
                     tokio::task::yield_now().await;
+                    let ms = disk.draw_sync_ms();
+                    if ms > 0 {
+                        tokio::time::sleep(Duration::from_millis(ms)).await;
+                    }
                     disk.until_released().await;
                     guarded(&mut engine, |engine| engine.settle(jobs));
                 }

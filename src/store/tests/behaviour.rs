@@ -48,6 +48,36 @@ async fn an_empty_batch_is_answered_and_takes_no_number() {
 }
 
 #[tokio::test]
+async fn pages_of_a_scan_are_the_scan() {
+    each_kind(async |store: Store| {
+        for round in 0..200_u32 {
+            let mut batch = put(&format!("p/{:02}", round * 7 % 90), &round.to_string());
+            batch.delete(format!("p/{:02}", round * 13 % 90).into_bytes());
+            batch.put(format!("q/{round}").into_bytes(), vec![0; 20]);
+            write_now(&store, batch).unwrap();
+            if round % 20 != 19 {
+                continue;
+            }
+            for (prefix, pairs_max) in [("p/", 1), ("p/", 7), ("p/", 500), ("", 30), ("r", 7)] {
+                let prefix = prefix.as_bytes();
+                let (mut paged, mut after) = (Vec::new(), Vec::new());
+                loop {
+                    let (page, next) = store.scan_page(prefix, &after, pairs_max).unwrap();
+                    assert!(page.len() <= 3 * pairs_max);
+                    paged.extend(page);
+                    let Some(next) = next else { break };
+                    assert!(next > after);
+                    after = next;
+                }
+                assert_eq!(paged, store.scan(prefix).unwrap());
+            }
+        }
+        store.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_scan_is_ordered_and_merges_old_and_new() {
     each_kind(async |store: Store| {
         let mut model = Model::new();

@@ -8,6 +8,10 @@ pub struct SimCounts {
     pub delivered: u64,
     /// Messages that were lost for good.
     pub dropped: u64,
+    /// Those of them that were lost on links that are up ([`SimNet::set_loss`](super::SimNet::set_loss)).
+    pub lost: u64,
+    /// Requests that arrived twice.
+    pub doubled: u64,
     /// Connections that were opened.
     pub connections: u64,
 }

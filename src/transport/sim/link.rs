@@ -58,6 +58,34 @@ impl Message {
         }
     }
 
+    /// A part of a request that can be lost while its link lives on. That a connection ends is
+    /// always learned, if only from its silence.
+    pub(super) fn may_be_lost(&self) -> bool {
+        !matches!(self, Message::Close { .. })
+    }
+
+    /// The same request once more.
+    pub(super) fn twin(&self) -> Option<Self> {
+        match self {
+            Message::Request { stream, frame } => Some(Message::Request {
+                stream: *stream,
+                frame: frame.clone(),
+            }),
+            _ => None,
+        }
+    }
+
+    /// What it carries, for the history of a simulation.
+    pub(super) fn content(&self) -> Vec<u8> {
+        match self {
+            Message::Request { stream, frame } | Message::Reply { stream, frame } => {
+                [&stream.to_le_bytes(), &frame[..]].concat()
+            }
+            Message::Abandon { stream } | Message::Reset { stream } => stream.to_le_bytes().into(),
+            Message::Close { code, .. } => code.to_le_bytes().into(),
+        }
+    }
+
     /// Whether it answers a request, well or badly.
     pub(super) fn is_reply(&self) -> bool {
         matches!(self, Message::Reply { .. } | Message::Reset { .. })

@@ -15,6 +15,7 @@ mod node;
 mod pace;
 #[cfg(test)]
 mod tests;
+mod weather;
 
 pub(crate) use node::SimIncoming;
 #[cfg(test)]

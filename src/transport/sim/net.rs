@@ -14,6 +14,7 @@ use super::counts::SimCounts;
 use super::link::{End, Link, Message, Side};
 use super::node::{Handle, SimConnection, SimTransport};
 use super::pace::Pace;
+use crate::probe;
 
 /// The first port that is tried for a node that binds port 0.
 const PORT_FREE_MIN: u16 = 49_152;
@@ -117,67 +118,6 @@ impl SimNet {
         Ok(SimTransport::new(self.clone(), id, key, addr, accepted))
     }
 
-    /// Cuts the link between `a` and `b`, both ways.
-    pub fn cut(&self, a: SocketAddr, b: SocketAddr) {
-        self.change(|net| {
-            net.cuts.insert((a, b));
-            net.cuts.insert((b, a));
-        });
-    }
-
-    /// Cuts one direction. Connections notice it as if both were: after the idle timeout.
-    pub fn cut_one_way(&self, from: SocketAddr, to: SocketAddr) {
-        self.change(|net| {
-            net.cuts.insert((from, to));
-        });
-    }
-
-    /// Cuts `a` from everyone, nodes that come later included.
-    pub fn isolate(&self, a: SocketAddr) {
-        self.change(|net| {
-            net.isolated.insert(a, BTreeSet::new());
-        });
-    }
-
-    /// Mends everything between `a` and `b`, even if one of them is isolated, and lost replies.
-    pub fn heal(&self, a: SocketAddr, b: SocketAddr) {
-        self.change(|net| {
-            for (from, to) in [(a, b), (b, a)] {
-                net.cuts.remove(&(from, to));
-                net.replies_lost.remove(&(from, to));
-                if let Some(reached) = net.isolated.get_mut(&from) {
-                    reached.insert(to);
-                }
-            }
-        });
-    }
-
-    /// Mends everything between everyone.
-    pub fn heal_all(&self) {
-        self.change(|net| {
-            net.cuts.clear();
-            net.isolated.clear();
-            net.replies_lost.clear();
-        });
-    }
-
-    /// Every message takes a random time in this range, one way. Messages of different requests
-    /// may overtake each other. Without a delay they still pass through the scheduler.
-    pub fn set_delay(&self, min: Duration, max: Duration) {
-        let mut net = self.lock();
-        (net.pace.min, net.pace.max) = (min, max.max(min));
-    }
-
-    /// Every message also takes the time that its bytes need at this speed.
-    pub fn set_bytes_per_ms(&self, bytes: u64) {
-        self.lock().pace.bytes_per_ms = Some(bytes);
-    }
-
-    /// From now on requests of `to` reach `from` and are executed, but the answers are lost.
-    pub fn drop_replies(&self, from: SocketAddr, to: SocketAddr) {
-        self.lock().replies_lost.insert((from, to));
-    }
-
     /// The process at `addr` dies: it says and hears nothing more, its address is free again, and
     /// its peers notice by its silence.
     pub fn kill(&self, addr: SocketAddr) {
@@ -198,7 +138,7 @@ impl SimNet {
     }
 
     /// Changes who reaches whom, then starts and stops idle timeouts and frees held messages.
-    fn change(&self, change: impl FnOnce(&mut Net)) {
+    pub(super) fn change(&self, change: impl FnOnce(&mut Net)) {
         let mut net = self.lock();
         change(&mut net);
         let ids: Vec<u64> = net.links.keys().copied().collect();
@@ -271,6 +211,21 @@ impl SimNet {
             net.counts.dropped += 1;
             return;
         }
+        if message.may_be_lost() && net.pace.loses(&mut net.rng) {
+            net.counts.dropped += 1;
+            net.counts.lost += 1;
+            return;
+        }
+        if let Some(twin) = message.twin()
+            && net.pace.doubles(&mut net.rng)
+        {
+            net.counts.doubled += 1;
+            self.carry(net, id, to, twin);
+        }
+        self.carry(net, id, to, message);
+    }
+
+    fn carry(&self, net: &mut Net, id: u64, to: Side, message: Message) {
         let delay = net.delay(message.bytes());
         let this = self.clone();
         spawn(async move {
@@ -416,15 +371,15 @@ impl SimNet {
 /// The state behind the one lock of a simulated network.
 pub(super) struct Net {
     rng: StdRng,
-    pace: Pace,
+    pub(super) pace: Pace,
     nodes: BTreeMap<SocketAddr, Node>,
     pub(super) links: BTreeMap<u64, Link>,
     /// Directions that are cut.
-    cuts: BTreeSet<(SocketAddr, SocketAddr)>,
+    pub(super) cuts: BTreeSet<(SocketAddr, SocketAddr)>,
     /// Isolated nodes, and whom they reach again.
-    isolated: BTreeMap<SocketAddr, BTreeSet<SocketAddr>>,
+    pub(super) isolated: BTreeMap<SocketAddr, BTreeSet<SocketAddr>>,
     /// Directions on which replies are lost.
-    replies_lost: BTreeSet<(SocketAddr, SocketAddr)>,
+    pub(super) replies_lost: BTreeSet<(SocketAddr, SocketAddr)>,
     counts: SimCounts,
     node_last: u64,
     link_last: u64,
@@ -478,6 +433,7 @@ impl Net {
         } else if cut {
             end.held.push(message);
         } else {
+            probe::delivered(from_addr, to_addr, || message.content());
             end.receive(message);
             self.counts.delivered += 1;
         }

@@ -1,0 +1,117 @@
+//! The berths in use: of the groups that are awake, that wake or fall asleep, and of those whose
+//! start was given up half way and has yet to be cleared away.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::id::GroupId;
+
+use super::directory::Group;
+use super::replica::Replica;
+
+/// The most replicas that are awake on one voter at once (each holds about 124 KiB).
+pub(crate) const AWAKE_GROUPS_MAX: usize = 16_384;
+
+pub(crate) struct Berths(Mutex<Inner>);
+
+struct Inner {
+    /// They are not forgotten while they are here.
+    taken: BTreeMap<GroupId, Arc<Group>>,
+    max: usize,
+    /// A task looks for those that may fall asleep.
+    swept: bool,
+    #[cfg(test)]
+    taken_ever: u64,
+    #[cfg(test)]
+    tripped: Option<GroupId>,
+}
+
+impl Berths {
+    pub(crate) fn new() -> Self {
+        Self(Mutex::new(Inner {
+            taken: BTreeMap::new(),
+            max: AWAKE_GROUPS_MAX,
+            swept: false,
+            #[cfg(test)]
+            taken_ever: 0,
+            #[cfg(test)]
+            tripped: None,
+        }))
+    }
+
+    /// Every change under this lock is whole, and no code that can panic runs under it.
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the group's berth; whether the caller is to start the sweep. The error says how many
+    /// are taken, if there is none left.
+    pub(crate) fn take(&self, group: &Arc<Group>) -> Result<bool, usize> {
+        let mut inner = self.inner();
+        if inner.taken.len() >= inner.max && !inner.taken.contains_key(&group.id()) {
+            return Err(inner.max);
+        }
+        inner.taken.insert(group.id(), group.clone());
+        #[cfg(test)]
+        {
+            inner.taken_ever += 1;
+        }
+        Ok(!std::mem::replace(&mut inner.swept, true))
+    }
+
+    pub(crate) fn free(&self, group: GroupId) {
+        self.inner().taken.remove(&group);
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Group>> {
+        self.inner().taken.values().cloned().collect()
+    }
+
+    pub(crate) fn awake(&self) -> Vec<Arc<Replica>> {
+        // Asked outside the lock: whoever holds that of a berth may want this one.
+        let all = self.all().into_iter();
+        all.filter_map(|group| group.awake()).collect()
+    }
+
+    /// More than half are taken.
+    pub(crate) fn are_scarce(&self) -> bool {
+        let inner = self.inner();
+        inner.taken.len() > inner.max / 2
+    }
+
+    /// Whether the sweep ends: nothing is left to look at. Whoever takes a berth next starts it.
+    pub(crate) fn end_sweep(&self) -> bool {
+        let mut inner = self.inner();
+        inner.swept = !inner.taken.is_empty();
+        !inner.swept
+    }
+
+    /// From now on whoever looks at `group` in order to put it to sleep panics.
+    #[cfg(test)]
+    pub(crate) fn set_trip(&self, group: Option<GroupId>) {
+        self.inner().tripped = group;
+    }
+
+    #[cfg(test)]
+    pub(crate) fn trip(&self, group: GroupId) {
+        let is_tripped = self.inner().tripped == Some(group);
+        assert!(!is_tripped, "a panic that a test asked for");
+    }
+
+    #[cfg(test)]
+    pub(crate) fn limit(&self, max: usize) {
+        self.inner().max = max;
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_swept(&self) -> bool {
+        self.inner().swept
+    }
+
+    /// How many are taken, and how many ever were.
+    #[cfg(test)]
+    pub(crate) fn count(&self) -> (usize, u64) {
+        let inner = self.inner();
+        (inner.taken.len(), inner.taken_ever)
+    }
+}

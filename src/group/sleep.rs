@@ -1,0 +1,223 @@
+//! Falling asleep: the instance of a group that nobody uses is shut down, and the group is only
+//! bytes on the disk. To Raft this is a crash and a restart, so it needs no protocol of its own.
+//!
+//! A leader takes care first that nobody is left behind: what it has committed is applied by all
+//! voters in reach, and the others are noted on the disk (`marks.rs`).
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
+use tokio::time::timeout;
+
+use crate::id::NodeId;
+use crate::probe;
+
+use super::ATTEMPT;
+use super::directory::{Directory, GROUPS_AT_ONCE, Group};
+use super::raft::LogPosition;
+use super::replica::Replica;
+use super::wake::{Change, settle};
+use super::wire::{Body, Request, Response};
+
+/// A replica that nobody has used for so long may fall asleep, and when more than half of all
+/// that may be awake are.
+pub(crate) const IDLE_AFTER_MS: u64 = 10_000;
+const IDLE_AFTER_SCARCE_MS: u64 = 1_000;
+
+/// The pause between two looks at the replicas that are awake.
+pub(crate) const SWEEP_MS: u64 = 1_000;
+
+/// How long each step of falling asleep may take: a disk or an instance that hangs holds up one
+/// group for so long, and no other one. A later look goes on where it was given up.
+const STEP_MS: u64 = 2_000;
+
+/// What was found when everyone was asked: it has to be so still when the replica is taken away.
+#[derive(Clone)]
+pub(super) struct Checked {
+    pub(super) last: Option<LogPosition>,
+    pub(super) leads: bool,
+    /// Those in reach: each has applied `last`, durably, or is noted as one that has not.
+    pub(super) voters: Vec<NodeId>,
+}
+
+impl Directory {
+    /// Puts replicas to sleep, for as long as any is awake.
+    pub(super) async fn sweep(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(Duration::from_millis(SWEEP_MS)).await;
+            let mut resting = self.berths.all();
+            resting.retain(|group| group.awake().is_none_or(|replica| self.is_idle(&replica)));
+            futures::stream::iter(resting)
+                .for_each_concurrent(GROUPS_AT_ONCE, |group| async {
+                    let id = group.id();
+                    // The others are to fall asleep whatever becomes of this one.
+                    let rested = AssertUnwindSafe(self.rest(group)).catch_unwind().await;
+                    if rested.is_err() {
+                        tracing::error!(group = ?id, "a panic while a replica fell asleep");
+                    }
+                })
+                .await;
+            if self.berths.end_sweep() {
+                return;
+            }
+        }
+    }
+
+    fn is_idle(&self, replica: &Replica) -> bool {
+        let after_ms = match self.berths.are_scarce() {
+            true => IDLE_AFTER_SCARCE_MS,
+            false => IDLE_AFTER_MS,
+        };
+        replica.idle_for() >= Duration::from_millis(after_ms)
+    }
+
+    /// Puts a replica that was found idle to sleep, or sees to what keeps it awake.
+    async fn rest(self: &Arc<Self>, group: Arc<Group>) {
+        #[cfg(test)]
+        self.berths.trip(group.id());
+        let is_unsettled = group.awake().is_some_and(|replica| replica.is_unsettled());
+        if is_unsettled {
+            self.settle_aside(&group);
+        } else if let Some(change) = self.try_change(&group) {
+            let rested = self.unless_stopping(self.put_to_sleep(&group, change));
+            if let Err(reason) = rested.await {
+                tracing::debug!(group = ?group.id(), reason, "not put to sleep");
+            }
+        }
+        self.forget_idle(group);
+    }
+
+    /// Settles what a replica may wait for, a bounded number at a time; else a later look finds it.
+    fn settle_aside(self: &Arc<Self>, group: &Group) {
+        let Some(replica) = group.awake().filter(|_| self.peers().in_touch()) else {
+            return;
+        };
+        // Whoever else has it is at work on it, perhaps at this.
+        if Arc::strong_count(&replica) == 2
+            && let Ok(permit) = self.settling.clone().try_acquire_owned()
+        {
+            let this = self.clone();
+            self.peers().spawn(Box::pin(async move {
+                this.settle_tail(&replica).await;
+                drop(permit);
+            }));
+        }
+    }
+
+    /// Shuts the instance down and clears its berth, or that of one which was given up. It may be
+    /// cut short at any point: the berth stays taken, and says what was there.
+    async fn put_to_sleep(
+        self: &Arc<Self>,
+        group: &Arc<Group>,
+        mut change: Change<'_>,
+    ) -> Result<(), String> {
+        let store = self.store()?;
+        let mut led = false;
+        if group.berth.is_awake() {
+            let Some(checked) = in_time(self.check(group)).await?? else {
+                return Ok(());
+            };
+            let taken = group
+                .berth
+                .clear_if(|replica| self.is_as_checked(replica, &checked));
+            let Some(replica) = taken else {
+                return Ok(());
+            };
+            let (term, leader) = replica.term();
+            group.remember(term, leader.or_else(|| replica.leader()));
+            led = replica.leads();
+            in_time(replica.stop()).await?;
+            drop(replica);
+        } else if change.past.end().is_some_and(|end| !end.is_reached()) {
+            return Err("an instance that was given up has not ended yet".into());
+        }
+        in_time(settle(&mut change.past, store)).await??;
+        change.past.slept(led);
+        self.berths.free(group.id());
+        probe::slept();
+        tracing::debug!(group = ?group.id(), "replica asleep");
+        Ok(())
+    }
+
+    /// Whether the replica may sleep, but for what may change until it does.
+    pub(super) async fn check(
+        self: &Arc<Self>,
+        group: &Arc<Group>,
+    ) -> Result<Option<Checked>, String> {
+        let Some(replica) = group.awake() else {
+            return Ok(None);
+        };
+        let (_, last, _) = replica.status();
+        let leads = replica.leads();
+        // While others are asked, the replica is not in use.
+        drop(replica);
+        let mut checked = Checked {
+            last,
+            leads,
+            voters: Vec::new(),
+        };
+        if !leads {
+            // A disk that hangs would keep the group from waking.
+            let flushed = self.store()?.flush().await;
+            return flushed.map(|_| Some(checked)).map_err(|e| e.to_string());
+        }
+        let request = Request::new(group.id(), Body::Durable).encode();
+        let mut answers: FuturesUnordered<_> = self
+            .peers()
+            .linked_voters()
+            .into_iter()
+            .map(|voter| {
+                let call = self.peers().call(voter, request.clone());
+                async move {
+                    let frame = timeout(ATTEMPT, call).await.ok()?.ok()?;
+                    Some((voter, Response::decode(&frame).ok()?))
+                }
+            })
+            .collect();
+        let mut behind: Vec<NodeId> = self.peers().voters().iter().copied().collect();
+        behind.retain(|voter| *voter != self.peers().me());
+        while let Some(answer) = answers.next().await {
+            match answer {
+                Some((voter, Response::Status { applied, .. })) if applied >= last => {
+                    behind.retain(|other| *other != voter);
+                    checked.voters.push(voter);
+                }
+                Some((voter, Response::Status { .. })) => {
+                    // It hears how far the log is committed, and all others with it: not at
+                    // every look.
+                    if let Some(replica) = group.awake() {
+                        replica.touch();
+                        replica.linked(voter).await;
+                    }
+                    return Ok(None);
+                }
+                // It cannot serve the group, however often it is asked.
+                Some((voter, Response::Refused { .. })) => checked.voters.push(voter),
+                _ => return Ok(None),
+            }
+        }
+        self.mark(group.id(), &behind).await?;
+        Ok(Some(checked))
+    }
+
+    pub(super) fn is_as_checked(&self, replica: &Replica, checked: &Checked) -> bool {
+        let (_, last, applied) = replica.status();
+        let mut linked = self.peers().linked_voters().into_iter();
+        self.is_idle(replica)
+            && last == checked.last
+            && last <= applied
+            && !replica.is_unsettled()
+            && replica.leads() == checked.leads
+            // One that is linked since then was told of no mark.
+            && (!checked.leads || linked.all(|voter| checked.voters.contains(&voter)))
+            && !replica.owes_notice()
+    }
+}
+
+async fn in_time<T>(step: impl Future<Output = T>) -> Result<T, String> {
+    let done = timeout(Duration::from_millis(STEP_MS), step).await;
+    done.map_err(|_| format!("it took longer than {STEP_MS} ms"))
+}

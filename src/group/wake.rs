@@ -1,0 +1,160 @@
+//! Waking a group's replica on this voter.
+//!
+//! Waking and falling asleep both hold the berth's lock, and `closing` before it. Each may be cut
+//! short wherever it waits; what it leaves behind is noted in the berth's past before it begins.
+
+use std::sync::Arc;
+
+use tokio::sync::{MutexGuard, RwLockReadGuard};
+use tokio::time::timeout;
+
+use crate::machine::Command;
+use crate::probe::{Bug, planted};
+use crate::store::Store;
+
+use super::ATTEMPT;
+use super::berth::Past;
+use super::directory::{Directory, Group};
+use super::disk::Disk;
+use super::lease::Lease;
+use super::replica::Replica;
+
+/// The right to start or end a group's instance.
+pub(super) struct Change<'a> {
+    pub(super) past: MutexGuard<'a, Past>,
+    _open: RwLockReadGuard<'a, bool>,
+}
+
+impl Directory {
+    /// This voter's replica of the group, woken if need be. Why not, if it cannot be.
+    pub(super) async fn wake(self: &Arc<Self>, group: &Arc<Group>) -> Result<Arc<Replica>, String> {
+        let (replica, _) = self.wake_with(group, None).await?;
+        Ok(replica)
+    }
+
+    /// Also writes `first`, if the group is newborn and this voter leads it by birth: then the
+    /// replica leads, and its log begins with that command. Whether that is so.
+    pub(super) async fn wake_with(
+        self: &Arc<Self>,
+        group: &Arc<Group>,
+        first: Option<&Command>,
+    ) -> Result<(Arc<Replica>, bool), String> {
+        let store = self.store()?;
+        if let Some(awake) = in_use(group) {
+            return Ok((awake, false));
+        }
+        if planted(Bug::TwoInstances) {
+            return Ok((self.start_beside(group, store).await?, false));
+        }
+        // A disk that hangs holds up whatever falls asleep. The other voters may do better.
+        let change = async {
+            let mut change = self.change(group).await?;
+            if !group.berth.is_awake() {
+                settle(&mut change.past, store).await?;
+            }
+            Ok::<_, String>(change)
+        };
+        let change = timeout(ATTEMPT, self.unless_stopping(change)).await;
+        let mut change = change.map_err(|_| "the group is waking or falling asleep")??;
+        if let Some(awake) = in_use(group) {
+            return Ok((awake, false));
+        }
+        let held = self.load(store, group.id())?;
+        let disk = Disk::new(store.clone(), group.id(), held);
+        self.take_berth(group)?;
+        // Nothing of a leader that was put to sleep is lost, so it goes on leading, unless others
+        // have elected meanwhile: then it learns that from their first answer.
+        let leads_on = change.past.led() && disk.is_of_leader(self.peers().me());
+        let lease = change.past.begin();
+        let end = change.past.end().expect("it has just begun").clone();
+        let mut leads_by_birth = false;
+        if let Some(first) = first
+            && disk.is_firstborn(self.peers().me())
+            && self.peers().in_touch()
+        {
+            let born = disk.bear(first.clone()).await;
+            born.map_err(|error| error.to_string())?;
+            leads_by_birth = true;
+        }
+        let (peers, view) = (self.peers().clone(), group.view.clone());
+        let leads = leads_by_birth || leads_on;
+        let start = Replica::start(peers, disk, view, &self.quiet, leads, (lease, end));
+        let replica = start.await?;
+        if leads_on {
+            replica.until_leading().await;
+        }
+        group.berth.fill(replica.clone());
+        Ok((replica, leads_by_birth))
+    }
+
+    /// As without the berth's lock: whoever comes meanwhile starts another one.
+    async fn start_beside(
+        self: &Arc<Self>,
+        group: &Arc<Group>,
+        store: &Store,
+    ) -> Result<Arc<Replica>, String> {
+        let disk = Disk::new(store.clone(), group.id(), self.load(store, group.id())?);
+        let (peers, view) = (self.peers().clone(), group.view.clone());
+        let start = Replica::start(peers, disk, view, &self.quiet, false, Lease::new());
+        let replica = start.await?;
+        group.berth.replace(replica.clone());
+        Ok(replica)
+    }
+
+    fn take_berth(self: &Arc<Self>, group: &Arc<Group>) -> Result<(), String> {
+        let starts_sweep = self.berths.take(group);
+        let starts_sweep =
+            starts_sweep.map_err(|max| format!("{max} groups are awake here already"))?;
+        if starts_sweep {
+            self.peers().spawn(Box::pin(self.clone().sweep()));
+        }
+        Ok(())
+    }
+
+    /// Waits for the right to start or end the group's instance; none is given once the node
+    /// stops.
+    pub(super) async fn change<'a>(&'a self, group: &'a Group) -> Result<Change<'a>, String> {
+        let open = self.closing.read().await;
+        let past = group.berth.changing.lock().await;
+        match *open {
+            true => Err("this node is shutting down".into()),
+            false => Ok(Change { past, _open: open }),
+        }
+    }
+
+    /// The same, unless somebody else has it.
+    pub(super) fn try_change<'a>(&'a self, group: &'a Group) -> Option<Change<'a>> {
+        let open = self.closing.try_read().ok().filter(|closing| !**closing)?;
+        let past = group.berth.changing.try_lock().ok()?;
+        Some(Change { past, _open: open })
+    }
+
+    /// What may wait for long is given up when the node begins to stop.
+    pub(super) async fn unless_stopping<T>(
+        &self,
+        work: impl Future<Output = Result<T, String>>,
+    ) -> Result<T, String> {
+        let done = self.stopping.run_until_cancelled(work).await;
+        done.unwrap_or_else(|| Err("this node is shutting down".into()))
+    }
+}
+
+/// The replica that is awake, for someone who has a use for it.
+fn in_use(group: &Group) -> Option<Arc<Replica>> {
+    let awake = group.awake()?;
+    awake.touch();
+    Some(awake)
+}
+
+/// Waits until the instance before is gone and all that it has written is visible in the store.
+pub(super) async fn settle(past: &mut Past, store: &Store) -> Result<(), String> {
+    if let Some(end) = past.end() {
+        end.reached().await;
+        // Without this a load could miss what is queued, and it would come to be on the disk
+        // behind the back of the next instance.
+        let flushed = store.flush().await;
+        flushed.map_err(|error| error.to_string())?;
+        past.settle();
+    }
+    Ok(())
+}
