@@ -1,0 +1,225 @@
+//! What programs do with cells: open and drop handles, write, claim, read, wait, give up half way.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rand::RngExt;
+use rand::rngs::StdRng;
+use tokio::time::timeout;
+
+use crate::testing::{Call, History, OpId, Outcome};
+use crate::{Claim, ClaimError, Network, Once, OnceConfig, Pending};
+
+/// How often a claim that is in doubt is repeated at most.
+const CLAIMS_MAX: u32 = 4;
+
+/// The longest that a client waits for a value, in milliseconds.
+const WAIT_MS: u64 = 8_000;
+
+/// What all clients of a run share.
+#[derive(Default)]
+pub(super) struct Shared {
+    pub(super) history: History,
+    /// The value that was offered last: each is offered once.
+    value: u64,
+    /// Handles that were opened so far.
+    pub(super) opened: u32,
+    /// How many cells may be used by now.
+    pub(super) cells: u32,
+    /// Nothing new is begun.
+    pub(super) stopped: bool,
+    /// By life: how many of its clients are in the middle of a call.
+    pub(super) busy: BTreeMap<u64, u32>,
+    pub(super) given_up: u64,
+}
+
+impl Shared {
+    /// A history is that of handles: what one knew, another need not know yet.
+    pub(super) fn next_client(&mut self) -> u32 {
+        self.opened += 1;
+        self.opened
+    }
+
+    pub(super) fn next_value(&mut self) -> u64 {
+        self.value += 1;
+        self.value
+    }
+}
+
+pub(super) type Board = Arc<Mutex<Shared>>;
+
+pub(super) fn on(board: &Board) -> MutexGuard<'_, Shared> {
+    board.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(super) fn cell_name(cell: u32) -> String {
+    format!("cell-{cell}")
+}
+
+pub(super) fn open(network: &Network, cell: u32) -> Once<u64> {
+    let config = OnceConfig::new().type_name("u64");
+    Once::writer_with_config(network, cell_name(cell), config)
+}
+
+pub(super) struct Client {
+    /// Its handle's name in the history.
+    id: u32,
+    /// Which life of which node it is a part of.
+    life: u64,
+    board: Board,
+    network: Network,
+    chance: StdRng,
+    think_ms: u64,
+}
+
+impl Client {
+    pub(super) fn new(
+        board: &Board,
+        life: u64,
+        network: Network,
+        chance: StdRng,
+        think_ms: u64,
+    ) -> Self {
+        Self {
+            id: 0,
+            life,
+            board: board.clone(),
+            network,
+            chance,
+            think_ms,
+        }
+    }
+
+    /// Works until the run is over or its process dies.
+    pub(super) async fn run(mut self) {
+        while !on(&self.board).stopped {
+            let cell = self.pick();
+            let handle = open(&self.network, cell);
+            self.id = on(&self.board).next_client();
+            for _ in 0..self.chance.random_range(1..6) {
+                self.think().await;
+                if on(&self.board).stopped {
+                    break;
+                }
+                self.call(&handle, cell).await;
+            }
+            self.look(&handle, cell);
+        }
+    }
+
+    /// Mostly a cell that is new; sometimes any.
+    fn pick(&mut self) -> u32 {
+        let cells = on(&self.board).cells.max(1);
+        let newest = cells.saturating_sub(3);
+        match self.chance.random_bool(0.7) {
+            true => self.chance.random_range(newest..cells),
+            false => self.chance.random_range(0..cells),
+        }
+    }
+
+    async fn think(&mut self) {
+        let ms = self.chance.random_range(0..=self.think_ms);
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+    }
+
+    fn look(&self, handle: &Once<u64>, cell: u32) {
+        let value = handle.read();
+        let version = handle.version().as_u64();
+        on(&self.board)
+            .history
+            .observe(self.id, cell, value, version);
+    }
+
+    fn next_value(&self) -> u64 {
+        on(&self.board).next_value()
+    }
+
+    fn begin(&self, cell: u32, call: Call) -> OpId {
+        let mut shared = on(&self.board);
+        *shared.busy.entry(self.life).or_default() += 1;
+        shared.history.invoke(self.id, cell, call)
+    }
+
+    fn end(&self, op: OpId, outcome: Outcome) {
+        let mut shared = on(&self.board);
+        if let Some(busy) = shared.busy.get_mut(&self.life) {
+            *busy -= 1;
+        }
+        shared.history.finish(op, outcome);
+    }
+
+    async fn call(&mut self, handle: &Once<u64>, cell: u32) {
+        let call = match self.chance.random_range(0..12) {
+            0..3 => Call::Write(self.next_value()),
+            3..6 => Call::Claim(self.next_value()),
+            6 => Call::GetOrInit(self.next_value()),
+            7..9 => Call::ReadLinearizable,
+            9 => Call::Wait,
+            _ => return self.look(handle, cell),
+        };
+        let op = self.begin(cell, call);
+        let patience = match self.chance.random_bool(0.15) {
+            true => Some(Duration::from_millis(self.chance.random_range(0..200))),
+            false => None,
+        };
+        let asked = ask(handle, call, self.chance.random_range(1..=CLAIMS_MAX));
+        let outcome = match patience {
+            Some(patience) => timeout(patience, asked).await.unwrap_or_else(|_| {
+                on(&self.board).given_up += 1;
+                Outcome::Unclear
+            }),
+            None => asked.await,
+        };
+        self.end(op, outcome);
+    }
+}
+
+async fn ask(handle: &Once<u64>, call: Call, claims: u32) -> Outcome {
+    let version = || handle.version().as_u64();
+    match call {
+        Call::Write(value) => match handle.write(value).await {
+            Ok(version) => Outcome::Acknowledged {
+                version: version.as_u64(),
+            },
+            Err(_) => Outcome::Unclear,
+        },
+        Call::Claim(value) => {
+            let mut pending = Pending::from(value);
+            for _ in 0..claims {
+                match handle.claim(pending).await {
+                    Ok(Claim::Won(version)) => {
+                        return Outcome::Won {
+                            version: version.as_u64(),
+                        };
+                    }
+                    Ok(Claim::Lost { winner, .. }) => return Outcome::Lost { winner },
+                    Err(ClaimError::Offline(same)) => pending = same,
+                    Err(_) => return Outcome::Unclear,
+                }
+            }
+            Outcome::Unclear
+        }
+        Call::GetOrInit(value) => match handle.get_or_init(|| async move { value }).await {
+            Ok(&value) => Outcome::Saw {
+                value: Some(value),
+                version: version(),
+            },
+            Err(_) => Outcome::Unclear,
+        },
+        Call::Read | Call::ReadLinearizable => match handle.read_linearizable().await {
+            Ok(value) => Outcome::Saw {
+                value,
+                version: version(),
+            },
+            Err(_) => Outcome::Unclear,
+        },
+        Call::Wait => match timeout(Duration::from_millis(WAIT_MS), handle.wait()).await {
+            Ok(Ok(&value)) => Outcome::Saw {
+                value: Some(value),
+                version: version(),
+            },
+            _ => Outcome::Unclear,
+        },
+    }
+}
