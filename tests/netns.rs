@@ -5,9 +5,7 @@
 
 mod process;
 
-use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
-
+use process::netns::{Netns, must, sweep};
 use process::{Node, Reply, SECRET, Spec, until};
 use tempfile::TempDir;
 
@@ -17,64 +15,6 @@ fn child_entry() {
 }
 
 const PORT: u16 = 7400;
-
-/// What the namespaces of these tests begin with; the process and a number follow.
-const PREFIX: &str = "raft-once-test-";
-
-fn ip(args: &str) -> Result<String, String> {
-    let output = Command::new("ip").args(args.split_whitespace()).output();
-    let output = output.map_err(|error| format!("ip: {error}"))?;
-    match output.status.success() {
-        true => Ok(String::from_utf8_lossy(&output.stdout).into()),
-        false => Err(format!(
-            "ip {args}: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        )),
-    }
-}
-
-fn must(args: &str) {
-    if let Err(error) = ip(args) {
-        panic!("{error}");
-    }
-}
-
-/// A network namespace, removed when dropped, and with it all links into it.
-struct Netns(String);
-
-impl Netns {
-    fn new() -> Result<Self, String> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let next = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{PREFIX}{}-{next}", std::process::id());
-        ip(&format!("netns add {name}"))?;
-        let netns = Self(name);
-        ip(&format!("-n {} link set lo up", netns.0))?;
-        Ok(netns)
-    }
-}
-
-impl Drop for Netns {
-    fn drop(&mut self) {
-        let _ = ip(&format!("netns del {}", self.0));
-    }
-}
-
-/// Namespaces that a killed run has left behind.
-fn sweep() {
-    let Ok(list) = ip("netns list") else { return };
-    for name in list
-        .lines()
-        .filter_map(|line| line.split_whitespace().next())
-    {
-        let pid = name
-            .strip_prefix(PREFIX)
-            .and_then(|rest| rest.split('-').next());
-        if pid.is_some_and(|pid| !std::path::Path::new("/proc").join(pid).exists()) {
-            let _ = ip(&format!("netns del {name}"));
-        }
-    }
-}
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 const OBSERVER: usize = 3;

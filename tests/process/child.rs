@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use raft_once::{
     Claim, ClaimError, Error, Network, NetworkError, Once, Pending, ReadError, Secret,
 };
@@ -20,6 +21,7 @@ impl Spec {
         }
         let dir = self.dir.as_ref().map(|dir| dir.display().to_string());
         let timeout = self.write_timeout_ms.map(|ms| ms.to_string());
+        let segment = self.segment_bytes.map(|bytes| bytes.to_string());
         for (key, value) in [
             ("voter", &self.voter),
             ("dir", &dir),
@@ -27,11 +29,13 @@ impl Spec {
             ("bind", &self.bind),
             ("write_timeout_ms", &timeout),
             ("log", &self.log),
+            ("segment_bytes", &segment),
         ] {
             if let Some(value) = value {
                 lines.push(format!("{key}={value}"));
             }
         }
+        lines.push(format!("log_times={}", self.log_times));
         (CHILD, lines.join("\n"))
     }
 
@@ -52,6 +56,8 @@ impl Spec {
                 "bind" => spec.bind = some(),
                 "write_timeout_ms" => spec.write_timeout_ms = Some(value.parse().expect("ms")),
                 "log" => spec.log = some(),
+                "log_times" => spec.log_times = value == "true",
+                "segment_bytes" => spec.segment_bytes = Some(value.parse().expect("bytes")),
                 _ => panic!("unknown key {key}"),
             }
         }
@@ -75,6 +81,10 @@ impl Spec {
         if let Some(ms) = self.write_timeout_ms {
             builder = builder.write_timeout_ms(ms);
         }
+        #[cfg(feature = "testing")]
+        if let Some(bytes) = self.segment_bytes {
+            builder = builder.segment_bytes_max(bytes);
+        }
         let deadline = tokio::time::Instant::now() + DEADLINE / 2;
         loop {
             match builder.clone().start().await {
@@ -88,19 +98,31 @@ impl Spec {
     }
 }
 
+/// Further commands of one test, to the node of the child.
+pub type More = fn(Network, Vec<String>) -> BoxFuture<'static, Vec<String>>;
+
 /// Runs the node that the environment describes, until stdin ends; without one, returns.
 pub fn child_entry() {
+    child_entry_with(|_, words| {
+        Box::pin(async move { vec!["error".into(), format!("unknown command {words:?}")] })
+    });
+}
+
+/// [`child_entry`] with more commands than the usual ones.
+pub fn child_entry_with(more: More) {
     let Ok(spec) = std::env::var(CHILD) else {
         return;
     };
     let spec = Spec::from_env(&spec);
     let filter = spec.log.as_deref().unwrap_or("warn");
-    tracing_subscriber::fmt()
+    let logging = tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
         .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .without_time()
-        .init();
+        .with_ansi(false);
+    match spec.log_times {
+        true => logging.init(),
+        false => logging.without_time().init(),
+    }
     let (commands, mut received) = tokio::sync::mpsc::unbounded_channel();
     std::thread::spawn(move || {
         for line in std::io::stdin().lock().lines() {
@@ -125,6 +147,7 @@ pub fn child_entry() {
         say("0", &["ready".into(), network.local_addr().to_string()]);
         let node = Arc::new(Running {
             network,
+            more,
             cells: Mutex::default(),
             pending: Mutex::default(),
         });
@@ -149,6 +172,7 @@ fn say(id: &str, fields: &[String]) {
 
 struct Running {
     network: Network,
+    more: More,
     cells: Mutex<HashMap<String, Once<String>>>,
     pending: Mutex<HashMap<String, Pending<String>>>,
 }
@@ -213,7 +237,10 @@ impl Running {
                 self.network.shutdown().await;
                 said(&[&"done"])
             }
-            _ => said(&[&"error", &format!("unknown command {words:?}")]),
+            _ => {
+                let words = words.iter().map(|word| word.to_string()).collect();
+                (self.more)(self.network.clone(), words).await
+            }
         }
     }
 
@@ -235,7 +262,12 @@ impl Running {
         }
         for cell in status.cells {
             let (awake, term) = (cell.awake.to_string(), cell.term.to_string());
-            records.push(["cell".into(), cell.group.to_string(), awake, term].join(&field));
+            let (version, decided, online) = (cell.version.as_u64(), cell.decided, cell.online);
+            let leader = cell.leader.map(|leader| leader.to_string());
+            let leader = leader.unwrap_or_else(|| "nobody".into());
+            let more =
+                format!("led by {leader}, version {version}, decided: {decided}, online: {online}");
+            records.push(["cell".into(), cell.group.to_string(), awake, term, more].join(&field));
         }
         vec![records.join(&RECORD.to_string())]
     }

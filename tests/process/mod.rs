@@ -12,6 +12,8 @@
 
 mod child;
 mod cluster;
+#[cfg(target_os = "linux")]
+pub mod netns;
 mod node;
 
 use std::collections::BTreeSet;
@@ -21,7 +23,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-pub use child::child_entry;
+pub use child::{child_entry, child_entry_with};
 pub use cluster::Cluster;
 pub use node::{Node, Reply};
 
@@ -53,8 +55,16 @@ pub struct Spec {
     pub write_timeout_ms: Option<u64>,
     /// An `EnvFilter` for what the child logs; `warn` if there is none.
     pub log: Option<String>,
+    /// Whether what it logs says when.
+    pub log_times: bool,
+    /// How big a segment of the log grows; needs the feature `testing`.
+    pub segment_bytes: Option<u64>,
+    /// More of the child's environment.
+    pub env: Vec<(String, String)>,
     /// The network namespace to run in.
     pub netns: Option<String>,
+    /// In a namespace: the file that is the child's `/etc/hosts`.
+    pub hosts: Option<PathBuf>,
 }
 
 /// A port of 127.0.0.1 that is free now. It is below those that the system hands out by itself,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -42,6 +42,8 @@ pub struct Status {
     pub voters: BTreeMap<String, (bool, String)>,
     /// By group: awake, and the term.
     pub cells: BTreeMap<String, (bool, u64)>,
+    /// By group: what else a person may want to know of it.
+    pub cells_told: BTreeMap<String, String>,
 }
 
 impl Node {
@@ -51,7 +53,13 @@ impl Node {
         let mut command = match &spec.netns {
             Some(netns) => {
                 let mut ip = Command::new("ip");
-                ip.args(["netns", "exec", netns]).arg(exe);
+                ip.args(["netns", "exec", netns]);
+                if let Some(hosts) = &spec.hosts {
+                    // `ip` has given it mounts of its own, so nobody else sees this one.
+                    let mount = r#"mount --bind "$0" /etc/hosts && exec "$@""#;
+                    ip.args(["sh", "-c", mount]).arg(hosts);
+                }
+                ip.arg(exe);
                 ip
             }
             None => Command::new(exe),
@@ -60,6 +68,7 @@ impl Node {
         let mut child = command
             .args(["child_entry", "--exact", "--nocapture", "--test-threads=1"])
             .env(key, value)
+            .envs(spec.env.iter().cloned())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -213,6 +222,7 @@ impl Node {
             failure: node[2].into(),
             voters: BTreeMap::new(),
             cells: BTreeMap::new(),
+            cells_told: BTreeMap::new(),
         };
         for record in records {
             let (name, yes) = (record[1].to_string(), record[2] == "true");
@@ -222,6 +232,7 @@ impl Node {
                 }
                 _ => {
                     let term = record[3].parse().expect("a term");
+                    status.cells_told.insert(name.clone(), record[4].into());
                     status.cells.insert(name, (yes, term));
                 }
             }
@@ -256,6 +267,17 @@ impl Node {
             reader.join().expect("no reader panics");
         }
         self.log()
+    }
+
+    /// The process's id: whatever was executed before the node has become it.
+    pub fn pid(&self) -> u32 {
+        self.child.lock().unwrap().id()
+    }
+
+    /// How the process ended, if it has.
+    pub fn ended(&self) -> Option<ExitStatus> {
+        let ended = self.child.lock().unwrap().try_wait();
+        ended.expect("it is our child")
     }
 
     /// What the process has logged so far.
