@@ -41,6 +41,14 @@ pub(crate) enum Bug {
     RetryLoses,
     /// `get_or_init` returns what its own initialiser made.
     InitKeepsItsOwn,
+    /// A leader sleeps before the others have applied its log.
+    SleepsTooEarly,
+    /// Who follows a cell is not told of what is committed.
+    FollowersNotTold,
+    /// A value is read otherwise than it was written.
+    ValueChanged,
+    /// A handle that is offline forgets what it knew.
+    OfflineForgets,
     /// A version follows the last message, not the newest.
     VersionRunsBack,
     /// Voters are numbered by their position in the list.
@@ -91,9 +99,9 @@ mod nothing {
     ) {
     }
 
-    /// A group was put to sleep.
+    /// Something happened that a run has to see often enough.
     #[inline(always)]
-    pub(crate) const fn slept() {}
+    pub(crate) const fn count(_what: &'static str) {}
 
     /// A message of the simulated network arrives.
     #[cfg(feature = "testing")]
@@ -122,6 +130,6 @@ pub(crate) use watched::*;
 #[cfg(test)]
 mod watched {
     pub(crate) use crate::simulation::probes::{
-        applied, delivered, granted, led, now_ms, of_current, planted, position, slept,
+        applied, count, delivered, granted, led, now_ms, of_current, plant, planted, position,
     };
 }

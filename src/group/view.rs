@@ -128,7 +128,7 @@ impl View {
             };
             grows
         });
-        if grown {
+        if grown && !planted(Bug::FollowersNotTold) {
             for (_, pusher) in self.inner().subscribers.values() {
                 pusher.mark(self.group);
             }

@@ -127,7 +127,7 @@ impl NetworkBuilder {
 
     /// How big a segment of the log grows, in bytes. A test with small ones sees the log continued
     /// and checkpoints taken within seconds.
-    #[cfg(feature = "testing")]
+    #[cfg(any(test, feature = "testing"))]
     pub fn segment_bytes_max(mut self, bytes: u64) -> Self {
         self.store_config.segment_bytes_max = bytes;
         self

@@ -252,14 +252,25 @@ fn a_hello_is_good_for_one_connection() {
     assert_eq!(error, Refusal::WrongSecret);
 }
 
-#[test]
-fn a_reflected_proof_does_not_prove_the_acceptor() {
+/// What a dialer makes of an acceptor that gives it back its own proof.
+fn reflected() -> Result<(), Refusal> {
     let hello = voter_hello(&terms());
     let mut welcome = welcome(&terms(), Kind::Voter);
     assert_eq!(welcome.check(&terms(), Kind::Voter, &binding()), Ok(()));
     welcome.proof = hello.proof;
-    let checked = welcome.check(&terms(), Kind::Voter, &binding());
-    assert_eq!(checked, Err(Refusal::WrongSecret));
+    welcome.check(&terms(), Kind::Voter, &binding())
+}
+
+#[test]
+fn a_reflected_proof_does_not_prove_the_acceptor() {
+    assert_eq!(reflected(), Err(Refusal::WrongSecret));
+}
+
+/// With proofs that hold for either side: else the test above proved nothing.
+#[test]
+fn a_reflected_proof_that_is_accepted_is_found() {
+    let _planted = crate::probe::plant(crate::probe::Bug::ProofReflected);
+    assert_eq!(reflected(), Ok(()));
 }
 
 #[test]

@@ -13,6 +13,7 @@ use crate::group::{Interest, Sink, View};
 use crate::id::GroupId;
 use crate::machine::{Command, Record, Reply};
 use crate::network::Network;
+use crate::probe::{Bug, planted};
 
 use super::config::OnceConfig;
 use super::when::When;
@@ -100,6 +101,9 @@ impl<T> Cell<T> {
     /// The value, if it is decided, known here, and a `T`.
     #[inline]
     pub(super) fn get(&self) -> Option<&T> {
+        if planted(Bug::OfflineForgets) && !self.view().is_online() {
+            return None;
+        }
         match self.value.get() {
             Some(value) => Some(value),
             None => self.get_slow(),
@@ -125,6 +129,8 @@ impl<T> Cell<T> {
     /// Takes in the decided record: decodes it, once.
     pub(super) fn decide(&self, record: &Record) -> Result<&T, &DecodeError> {
         let bytes = &record.proposal.value;
+        let misread = planted(Bug::ValueChanged).then(|| misread(bytes));
+        let bytes = misread.as_deref().unwrap_or(bytes);
         let decoded = self.decoded.get_or_init(|| {
             // This may run where the node applies its log, where a panic in a `Deserialize`
             // would take the whole group down.
@@ -234,6 +240,13 @@ impl<T> Cell<T> {
     fn deadline(&self) -> Instant {
         Instant::now() + self.network().write_timeout()
     }
+}
+
+/// What a planted bug makes of a value.
+fn misread(bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    bytes.last_mut().into_iter().for_each(|last| *last ^= 1);
+    bytes
 }
 
 impl<T: Send + Sync> Sink for Cell<T> {

@@ -9,10 +9,13 @@ use rand::rngs::StdRng;
 use tokio::time::timeout;
 
 use crate::testing::{Call, History, OpId, Outcome};
-use crate::{Claim, ClaimError, Network, Once, OnceConfig, Pending};
+use crate::{Claim, ClaimError, Error, Network, Once, OnceConfig, Pending, ReadError};
 
 /// How often a claim that is in doubt is repeated at most.
 const CLAIMS_MAX: u32 = 4;
+
+/// The pause between two looks for new cells, in milliseconds.
+const WATCH_MS: u64 = 200;
 
 /// The longest that a client waits for a value, in milliseconds.
 const WAIT_MS: u64 = 8_000;
@@ -32,6 +35,9 @@ pub(super) struct Shared {
     /// By life: how many of its clients are in the middle of a call.
     pub(super) busy: BTreeMap<u64, u32>,
     pub(super) given_up: u64,
+    /// By life and cell: handles that stay open for as long as the process lives. A dead process
+    /// drops nothing, and neither does this.
+    pub(super) watched: BTreeMap<(u64, u32), Once<u64>>,
 }
 
 impl Shared {
@@ -60,6 +66,22 @@ pub(super) fn cell_name(cell: u32) -> String {
 pub(super) fn open(network: &Network, cell: u32) -> Once<u64> {
     let config = OnceConfig::new().type_name("u64");
     Once::writer_with_config(network, cell_name(cell), config)
+}
+
+/// Opens a handle on every other cell and keeps it, as programs do that wait for a value.
+pub(super) async fn watch(board: Board, life: u64, network: Network, mut chance: StdRng) {
+    let mut next = 0;
+    while !on(&board).stopped {
+        let cells = on(&board).cells;
+        for cell in next..cells {
+            if chance.random_bool(0.5) {
+                let handle = open(&network, cell);
+                on(&board).watched.insert((life, cell), handle);
+            }
+        }
+        next = cells;
+        tokio::time::sleep(Duration::from_millis(WATCH_MS)).await;
+    }
 }
 
 pub(super) struct Client {
@@ -182,7 +204,8 @@ async fn ask(handle: &Once<u64>, call: Call, claims: u32) -> Outcome {
             Ok(version) => Outcome::Acknowledged {
                 version: version.as_u64(),
             },
-            Err(_) => Outcome::Unclear,
+            Err(Error::Offline(_) | Error::NetworkDown) => Outcome::Unclear,
+            Err(error) => panic!("a write: {error}"),
         },
         Call::Claim(value) => {
             let mut pending = Pending::from(value);
@@ -195,7 +218,8 @@ async fn ask(handle: &Once<u64>, call: Call, claims: u32) -> Outcome {
                     }
                     Ok(Claim::Lost { winner, .. }) => return Outcome::Lost { winner },
                     Err(ClaimError::Offline(same)) => pending = same,
-                    Err(_) => return Outcome::Unclear,
+                    Err(ClaimError::NetworkDown) => return Outcome::Unclear,
+                    Err(error) => panic!("a claim: {error}"),
                 }
             }
             Outcome::Unclear
@@ -205,21 +229,26 @@ async fn ask(handle: &Once<u64>, call: Call, claims: u32) -> Outcome {
                 value: Some(value),
                 version: version(),
             },
-            Err(_) => Outcome::Unclear,
+            Err(ClaimError::Offline(_) | ClaimError::Unreached | ClaimError::NetworkDown) => {
+                Outcome::Unclear
+            }
+            Err(error) => panic!("get_or_init: {error}"),
         },
         Call::Read | Call::ReadLinearizable => match handle.read_linearizable().await {
             Ok(value) => Outcome::Saw {
                 value,
                 version: version(),
             },
-            Err(_) => Outcome::Unclear,
+            Err(ReadError::Offline | ReadError::NetworkDown) => Outcome::Unclear,
+            Err(error) => panic!("a read: {error}"),
         },
         Call::Wait => match timeout(Duration::from_millis(WAIT_MS), handle.wait()).await {
             Ok(Ok(&value)) => Outcome::Saw {
                 value: Some(value),
                 version: version(),
             },
-            _ => Outcome::Unclear,
+            Ok(Err(ReadError::NetworkDown)) | Err(_) => Outcome::Unclear,
+            Ok(Err(error)) => panic!("a wait: {error}"),
         },
     }
 }

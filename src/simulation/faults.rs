@@ -13,7 +13,7 @@ const DOOM_POLLS_MAX: u64 = 3_000;
 
 /// What a run may do to its nodes. The weights make most of a run one in which something can be
 /// decided.
-const FAULTS: [(&str, u32); 25] = [
+const FAULTS: [(&str, u32); 30] = [
     ("kill", 4),
     ("power cut", 4),
     ("doom", 8),
@@ -24,6 +24,7 @@ const FAULTS: [(&str, u32); 25] = [
     ("isolate", 3),
     ("cut", 3),
     ("cut one way", 3),
+    ("split", 3),
     ("swizzle", 2),
     ("lost replies", 2),
     ("heal", 14),
@@ -33,9 +34,13 @@ const FAULTS: [(&str, u32); 25] = [
     ("slow disk", 4),
     ("held disk", 3),
     ("failing disk", 2),
+    ("full disk", 2),
+    ("power fails at a change", 4),
     ("clock", 4),
     ("observer joins", 4),
     ("observer leaves", 2),
+    ("observer doomed", 2),
+    ("observer cut off", 2),
     ("backup", 4),
     ("wipe", 2),
     ("restore", 6),
@@ -90,6 +95,7 @@ impl World {
                 }
                 n != other
             }
+            "split" => self.split(),
             "swizzle" => self.swizzle().await,
             "heal" => {
                 self.heal_links();
@@ -110,7 +116,7 @@ impl World {
                 let most = least + [0, 5, 60, 400][self.chance.random_range(0..4)];
                 let (least, most) = (Duration::from_millis(least), Duration::from_millis(most));
                 self.net.set_delay(least, most);
-                true
+                !most.is_zero()
             }
             "slow disk" => {
                 let most = [0, 3, 30, 300][self.chance.random_range(0..4)];
@@ -128,7 +134,7 @@ impl World {
                 self.voters[n].disk().hold_syncs();
                 true
             }
-            "failing disk"
+            "failing disk" | "full disk" | "power fails at a change"
                 if self.voters[n]
                     .life
                     .as_ref()
@@ -136,10 +142,12 @@ impl World {
                     .is_some() =>
             {
                 let disk = self.voters[n].disk();
-                let after = self.chance.random_range(0..20);
-                match self.chance.random_range(0..2) {
-                    0 => disk.fail_after_syncs(after),
-                    _ => disk.run_out_of_space(after * 500, 4),
+                match fault {
+                    "failing disk" => disk.fail_after_syncs(self.chance.random_range(0..20)),
+                    "full disk" => {
+                        disk.run_out_of_space(self.chance.random_range(0..10_000), 4);
+                    }
+                    _ => disk.fail_after_changes(self.chance.random_range(0..400)),
                 }
                 true
             }
@@ -161,13 +169,28 @@ impl World {
                 if let Some(life) = &self.voters[n].life {
                     life.process.set_clock_ahead_ms(hours * 3_600_000);
                 }
-                self.voters[n].is_up()
+                self.voters[n].is_up() && hours != 0
             }
             "observer joins" if self.observers.len() < self.plan.observers => self.join(),
             "observer leaves" if !self.observers.is_empty() => {
                 let at = self.chance.random_range(0..self.observers.len());
                 self.leave(at);
                 true
+            }
+            "observer doomed" | "observer cut off" if !self.observers.is_empty() => {
+                let at = self.chance.random_range(0..self.observers.len());
+                match (fault, self.observers[at].network()) {
+                    ("observer doomed", _) => {
+                        let polls = self.chance.random_range(0..DOOM_POLLS_MAX);
+                        self.doom_observer(at, polls);
+                        true
+                    }
+                    (_, Some(network)) => {
+                        self.net.isolate(network.local_addr());
+                        true
+                    }
+                    (_, None) => false,
+                }
             }
             _ => false,
         };
@@ -219,6 +242,17 @@ impl World {
         matches!(stopped, Ok(Ok(())))
     }
 
+    /// Voters on two sides that do not see each other.
+    fn split(&mut self) -> bool {
+        let mut order: Vec<usize> = (0..self.plan.voters).collect();
+        order.shuffle(&mut self.chance);
+        let (here, there) = order.split_at(self.chance.random_range(0..order.len()));
+        for (a, b) in here.iter().flat_map(|a| there.iter().map(move |b| (a, b))) {
+            self.net.cut(addr(*a), addr(*b));
+        }
+        !here.is_empty()
+    }
+
     /// Cuts the nodes off one after another, and reconnects them in another order.
     async fn swizzle(&mut self) -> bool {
         let mut order: Vec<usize> = (0..self.plan.voters).collect();
@@ -263,13 +297,15 @@ impl World {
     pub(super) async fn heal(&mut self) {
         let (least, most) = self.plan.delay;
         self.net.set_delay(least, most);
+        (self.observers.iter()).for_each(|life| life.process.spare());
         for n in 0..self.plan.voters {
             if let Some(life) = &self.voters[n].life {
                 life.process.spare();
             }
             self.resume(n);
             if self.has_failed(n) {
-                self.crash(n, false);
+                let power = self.voters[n].disk().is_off();
+                self.crash(n, power);
             }
         }
         self.heal_links();
@@ -295,8 +331,13 @@ impl World {
         for n in 0..self.plan.voters {
             let life = self.voters[n].life.as_ref().and_then(Life::network);
             if life.is_some_and(|network| network.status().failure.is_some()) {
-                self.count("stopped by its disk");
-                self.crash(n, false);
+                // In the midst of whatever the disk was asked for last.
+                let power = self.voters[n].disk().is_off();
+                self.count(match power {
+                    true => "power failed at a change",
+                    false => "stopped by its disk",
+                });
+                self.crash(n, power);
             }
         }
     }

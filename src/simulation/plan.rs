@@ -27,6 +27,8 @@ pub(super) struct Plan {
     pub(super) calm_ms: u64,
     /// Some runs spend long stretches with nothing to do, so that groups fall asleep.
     pub(super) sleepy: bool,
+    /// Small ones bring checkpoints and removed segments into every minute of a run.
+    pub(super) segment_bytes: u64,
     pub(super) steps: u64,
 }
 
@@ -51,6 +53,7 @@ impl Plan {
             sync_ms: [(0, 0), (0, 2), (1, 10), (0, 40)][chance.random_range(0..4)],
             calm_ms: [50, 400, 1_500][chance.random_range(0..3)],
             sleepy: chance.random_bool(0.3),
+            segment_bytes: [2_000, 16_000, 128_000, 16 << 20][chance.random_range(0..4)],
             steps: STEPS,
         }
     }

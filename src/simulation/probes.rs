@@ -2,6 +2,7 @@
 //! variables are those of its run.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use tokio::time::Instant;
@@ -34,7 +35,8 @@ pub(super) struct Watch {
     polled: (Instant, u64),
     pub(super) votes: u64,
     pub(super) applied: u64,
-    pub(super) slept: u64,
+    /// What else happened how often.
+    pub(super) counted: BTreeMap<&'static str, u64>,
 }
 
 /// A panic in a task ends the task alone; here it is a violation like any other.
@@ -69,15 +71,21 @@ pub(super) fn begin(bug: Option<Bug>) {
         polled: (Instant::now(), 0),
         votes: 0,
         applied: 0,
-        slept: 0,
+        counted: BTreeMap::new(),
     }));
 }
 
-/// Does something with a bug planted, outside of a run.
-pub(super) fn with(bug: Option<Bug>, act: impl FnOnce()) {
-    PLANTED.set(bug);
-    act();
-    PLANTED.set(None);
+/// Plants a bug outside of a run, in this thread and until the guard is dropped.
+#[must_use]
+pub(crate) fn plant(bug: Bug) -> impl Drop {
+    struct Planted;
+    impl Drop for Planted {
+        fn drop(&mut self) {
+            PLANTED.set(None);
+        }
+    }
+    PLANTED.set(Some(bug));
+    Planted
 }
 
 /// What was seen since [`begin`].
@@ -144,8 +152,8 @@ pub(crate) fn granted(voter: NodeId, group: GroupId, term: u64, candidate: NodeI
     });
 }
 
-pub(crate) fn slept() {
-    watch(|watch| watch.slept += 1);
+pub(crate) fn count(what: &'static str) {
+    watch(|watch| *watch.counted.entry(what).or_default() += 1);
 }
 
 pub(crate) fn led(node: NodeId, group: GroupId, term: u64) {

@@ -1,13 +1,15 @@
 //! One seed from its beginning to its verdict.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::client::{on, open};
+use super::client::{Board, on, open};
 use super::plan::Plan;
 use super::probes;
 use super::world::{World, until};
+use crate::Once;
 use crate::probe::Bug;
+use crate::store::SimDisk;
 use crate::testing::{Call, Checked, Outcome};
 
 /// How long the nodes may take to find each other once all is well.
@@ -17,6 +19,9 @@ const MEET_MS: u64 = 30_000;
 /// last leader may be gone without anyone knowing, and must first be missed for a lease.
 const RECOVER_MS: u64 = 10_000;
 
+/// How long whoever keeps a handle open may have to wait then until it knows what is decided.
+const TELL_MS: u64 = 10_000;
+
 /// How long calls may take to end then; each has a deadline of its own.
 const END_MS: u64 = 30_000;
 
@@ -24,8 +29,8 @@ const END_MS: u64 = 30_000;
 #[derive(Debug, Default)]
 pub(super) struct Report {
     pub(super) seed: u64,
-    /// What was found to be wrong: `None` in all but planted cases.
-    pub(super) wrong: Option<String>,
+    /// What was found to be wrong: nothing in all but planted cases.
+    pub(super) wrong: Vec<String>,
     /// Every message that was delivered.
     pub(super) messages: Vec<String>,
     /// Of all that clients did and saw.
@@ -66,9 +71,9 @@ async fn play(plan: &Plan, bug: Option<Bug>) -> Report {
     let history = std::mem::take(&mut on(&world.board).history);
     let judged = history.check();
     let watch = probes::end();
-    let wrong = (watch.violations.first().cloned())
-        .or(judged.as_ref().err().map(ToString::to_string))
-        .or(played.err());
+    let mut wrong = watch.violations;
+    wrong.extend(judged.as_ref().err().map(ToString::to_string));
+    wrong.extend(played.err());
     let net = world.net.counts();
     let mut report = Report {
         seed: plan.seed,
@@ -76,9 +81,9 @@ async fn play(plan: &Plan, bug: Option<Bug>) -> Report {
         digest: history.digest(),
         steps: world.steps() + history.len() as u64,
         counts: std::mem::take(&mut world.counts),
-        history: match &wrong {
-            Some(_) => history.to_lines(),
-            None => String::new(),
+        history: match wrong.is_empty() {
+            true => String::new(),
+            false => history.to_lines(),
         },
         wrong,
     };
@@ -91,13 +96,32 @@ async fn play(plan: &Plan, bug: Option<Bug>) -> Report {
         ("requests doubled", net.doubled),
         ("votes", watch.votes),
         ("applied", watch.applied),
-        ("groups put to sleep", watch.slept),
+        ("messages reordered", net.reordered),
         ("calls given up", shared.given_up),
         ("handles opened", u64::from(shared.opened)),
     ];
     report.counts.extend(more);
+    report.counts.extend(watch.counted);
+    for voter in &world.voters {
+        report.counts_of_disk(&voter.disk());
+    }
+    let kind = match plan.voters {
+        1 => "runs with 1 voter",
+        3 => "runs with 3 voters",
+        _ => "runs with 5 voters",
+    };
+    report.counts.insert(kind, 1);
     report.counts.extend(counted(&checked));
     report
+}
+
+impl Report {
+    /// What a disk did to what was not synced.
+    fn counts_of_disk(&mut self, disk: &SimDisk) {
+        for (what, times) in disk.losses() {
+            *self.counts.entry(what).or_default() += times;
+        }
+    }
 }
 
 fn counted(checked: &Checked) -> [(&'static str, u64); 7] {
@@ -147,7 +171,8 @@ async fn act(world: &mut World) -> Result<(), String> {
     settle(world).await
 }
 
-/// All is well: the nodes find each other, every call ends, and everyone reads the same.
+/// All is well: the nodes find each other, everyone is told, every call ends, and everyone reads
+/// the same.
 async fn settle(world: &mut World) -> Result<(), String> {
     on(&world.board).stopped = true;
     let meet = Duration::from_millis(MEET_MS);
@@ -156,36 +181,19 @@ async fn settle(world: &mut World) -> Result<(), String> {
             "not all nodes found each other within {MEET_MS} ms"
         ));
     }
+    // Before any call that would bring it about.
+    let decided = on(&world.board).history.decided();
+    all_told(world, &decided).await?;
     let networks = world.networks();
     let cells = on(&world.board).cells;
     // A write to each cell, from one node after another: a majority is up, so it is acknowledged.
-    for cell in 0..cells {
+    let writes = (0..cells).map(|cell| {
         let network = &networks[cell as usize % networks.len()];
-        let handle = open(network, cell);
-        let value;
-        let op = {
-            let mut shared = on(&world.board);
-            value = shared.next_value();
-            let client = shared.next_client();
-            shared.history.invoke(client, cell, Call::Write(value))
-        };
-        let written = tokio::time::timeout(Duration::from_millis(RECOVER_MS), async {
-            loop {
-                // It offers the same value; whichever of its proposals wins, that is the value.
-                if let Ok(version) = handle.write(value).await {
-                    return version.as_u64();
-                }
-            }
-        });
-        let Ok(version) = written.await else {
-            return Err(format!(
-                "cell {cell} cannot be written within {RECOVER_MS} ms although all is well"
-            ));
-        };
-        on(&world.board)
-            .history
-            .finish(op, Outcome::Acknowledged { version });
-    }
+        write(&world.board, open(network, cell), cell)
+    });
+    let written = futures::future::join_all(writes).await;
+    written.into_iter().collect::<Result<(), String>>()?;
+    all_told(world, &(0..cells).collect()).await?;
     let end = Duration::from_millis(END_MS);
     let idle = || on(&world.board).busy.values().all(|busy| *busy == 0);
     if !until(end, idle).await {
@@ -195,21 +203,74 @@ async fn settle(world: &mut World) -> Result<(), String> {
         return Err(admitted);
     }
     for network in &networks {
-        for cell in 0..cells {
-            let handle = open(network, cell);
-            let op = {
-                let mut shared = on(&world.board);
-                let client = shared.next_client();
-                shared.history.invoke(client, cell, Call::ReadLinearizable)
-            };
-            let Ok(value) = handle.read_linearizable().await else {
-                return Err(format!("cell {cell} cannot be read although all is well"));
-            };
-            let version = handle.version().as_u64();
-            on(&world.board)
-                .history
-                .finish(op, Outcome::Saw { value, version });
-        }
+        let reads = (0..cells).map(|cell| read(&world.board, open(network, cell), cell));
+        let read = futures::future::join_all(reads).await;
+        read.into_iter().collect::<Result<(), String>>()?;
     }
+    Ok(())
+}
+
+/// Whoever has kept a handle open on one of these cells, which are decided, learns the value.
+async fn all_told(world: &World, decided: &BTreeSet<u32>) -> Result<(), String> {
+    let lives: BTreeSet<u64> = world.lives().map(|life| life.number).collect();
+    let watched: Vec<_> = (on(&world.board).watched.iter())
+        .filter(|((life, cell), _)| lives.contains(life) && decided.contains(cell))
+        .map(|(key, handle)| (*key, handle.clone()))
+        .collect();
+    let told = || watched.iter().all(|(_, handle)| handle.is_some());
+    if until(Duration::from_millis(TELL_MS), told).await {
+        return Ok(());
+    }
+    let deaf = watched.iter().find(|(_, handle)| handle.is_none());
+    let ((life, cell), handle) = deaf.expect("not all were told");
+    Err(format!(
+        "not told: cell {cell} ({}) is decided, and a handle of life {life} does not learn that \
+         within {TELL_MS} ms although all is well",
+        handle.group_id()
+    ))
+}
+
+/// Writes until it is acknowledged.
+async fn write(board: &Board, handle: Once<u64>, cell: u32) -> Result<(), String> {
+    let value;
+    let op = {
+        let mut shared = on(board);
+        value = shared.next_value();
+        let client = shared.next_client();
+        shared.history.invoke(client, cell, Call::Write(value))
+    };
+    let written = tokio::time::timeout(Duration::from_millis(RECOVER_MS), async {
+        loop {
+            // It offers the same value; whichever of its proposals wins, that is the value.
+            if let Ok(version) = handle.write(value).await {
+                return version.as_u64();
+            }
+        }
+    });
+    let Ok(version) = written.await else {
+        return Err(format!(
+            "not live: cell {cell} cannot be written within {RECOVER_MS} ms although all is well"
+        ));
+    };
+    let acknowledged = Outcome::Acknowledged { version };
+    on(board).history.finish(op, acknowledged);
+    Ok(())
+}
+
+async fn read(board: &Board, handle: Once<u64>, cell: u32) -> Result<(), String> {
+    let op = {
+        let mut shared = on(board);
+        let client = shared.next_client();
+        shared.history.invoke(client, cell, Call::ReadLinearizable)
+    };
+    let Ok(value) = handle.read_linearizable().await else {
+        return Err(format!(
+            "not live: cell {cell} cannot be read although all is well"
+        ));
+    };
+    let version = handle.version().as_u64();
+    on(board)
+        .history
+        .finish(op, Outcome::Saw { value, version });
     Ok(())
 }

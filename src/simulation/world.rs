@@ -11,7 +11,7 @@ use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use tokio::time::Instant;
 
-use super::client::{Board, Client, on};
+use super::client::{Board, Client, on, watch};
 use super::plan::Plan;
 use super::process::{Process, of_current};
 use crate::store::SimDisk;
@@ -49,6 +49,7 @@ pub(super) struct Voter {
     pub(super) paused: bool,
     /// Its disk was wiped or restored: nobody may let it in any more.
     pub(super) outlawed: bool,
+    wiped: bool,
     /// A copy of its disk, of which life it is, and whether all others have met a later life.
     pub(super) backup: Option<(SimDisk, u64, bool)>,
 }
@@ -82,6 +83,7 @@ impl World {
                 life: None,
                 paused: false,
                 outlawed: false,
+                wiped: false,
                 backup: None,
             }
         });
@@ -134,6 +136,7 @@ impl World {
         let clients: Vec<StdRng> = (0..self.plan.clients_per_node)
             .map(|_| StdRng::from_seed(self.chance.random()))
             .collect();
+        let watcher = StdRng::from_seed(self.chance.random());
         let (board, think_ms) = (self.board.clone(), self.plan.think_ms);
         let (number, started) = (life.number, life.started.clone());
         tokio::spawn(life.process.hold(async move {
@@ -144,6 +147,12 @@ impl World {
             let Some(network) = network else {
                 return;
             };
+            tokio::spawn(of_current(watch(
+                board.clone(),
+                number,
+                network.clone(),
+                watcher,
+            )));
             for chance in clients {
                 let client = Client::new(&board, number, network.clone(), chance, think_ms);
                 tokio::spawn(of_current(client.run()));
@@ -166,6 +175,7 @@ impl World {
             .voter(NAMES[n])
             .secret("a secret of the simulator")
             .write_timeout_ms(self.plan.write_timeout_ms)
+            .segment_bytes_max(self.plan.segment_bytes)
             .on_disk(&self.voters[n].disk())
             .simulated(&self.net)
             .start();
@@ -226,6 +236,10 @@ impl World {
 
     /// Those of the doomed that are dead by now.
     pub(super) fn bury(&mut self) {
+        while let Some(at) = (self.observers.iter()).position(|life| life.process.is_dead()) {
+            self.count("observer died at an await point");
+            self.leave(at);
+        }
         for n in 0..self.voters.len() {
             let life = self.voters[n].life.as_ref();
             if life.is_some_and(|life| life.process.is_dead()) {
@@ -233,6 +247,15 @@ impl World {
                 self.crash(n, false);
             }
         }
+    }
+
+    /// An observer's process dies so many polls of its tasks later.
+    pub(super) fn doom_observer(&mut self, at: usize, polls: u64) {
+        let life = &self.observers[at];
+        let (net, network) = (self.net.clone(), life.network());
+        life.process.doom(polls, move || {
+            network.map(|network| net.kill(network.local_addr()));
+        });
     }
 
     /// An observer's process dies.
@@ -268,12 +291,16 @@ impl World {
         }
     }
 
-    /// All nodes that are up and have started.
-    pub(super) fn networks(&self) -> Vec<Network> {
+    /// The lives of all that are up, but for the outlawed.
+    pub(super) fn lives(&self) -> impl Iterator<Item = &Life> {
         let voters = self.voters.iter().filter(|voter| !voter.outlawed);
         let lives = voters.filter_map(|voter| voter.life.as_ref());
-        let all = lives.chain(&self.observers);
-        all.filter_map(Life::network).collect()
+        lives.chain(&self.observers)
+    }
+
+    /// All nodes that are up and have started.
+    pub(super) fn networks(&self) -> Vec<Network> {
+        self.lives().filter_map(Life::network).collect()
     }
 
     /// The run is over, maybe in the midst of a fault. A disk that hangs would hold up whoever
@@ -282,6 +309,8 @@ impl World {
         self.voters
             .iter()
             .for_each(|voter| voter.disk().release_syncs());
+        let watched = std::mem::take(&mut on(&self.board).watched);
+        drop(watched);
     }
 
     /// Notes who has met the lives that came after a backup.
@@ -319,20 +348,20 @@ impl World {
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = disk;
         self.voters[n].outlawed = true;
+        self.voters[n].wiped = wipe;
         self.power_up(n);
         true
     }
 
     /// An outlaw that someone has let in.
     pub(super) fn admitted_outlaw(&self) -> Option<String> {
-        let outlaws = self.voters.iter().filter(|voter| voter.outlawed);
-        let networks = outlaws.filter_map(|voter| voter.life.as_ref()?.network());
-        let linked =
-            networks.filter(|network| !network.directory().peers().linked_voters().is_empty());
-        let node = linked.map(|network| network.node_id()).next()?;
-        Some(format!(
-            "node {node}, whose disk has lost its past, is let in"
-        ))
+        let mut outlaws = self.voters.iter().filter(|voter| voter.outlawed);
+        outlaws.find_map(|voter| {
+            let network = voter.life.as_ref()?.network()?;
+            let is_linked = !network.directory().peers().linked_voters().is_empty();
+            let what = if voter.wiped { "wiped" } else { "restored" };
+            is_linked.then(|| format!("a {what} voter is let in: {}", network.node_id()))
+        })
     }
 
     /// Why some node could not start: no fault of this simulator is a reason.

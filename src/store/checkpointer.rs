@@ -9,7 +9,7 @@ use super::health::Health;
 use super::log::remove_segments_before;
 use super::table::Table;
 use super::view::View;
-use crate::failpoint;
+use crate::{failpoint, probe};
 
 /// A frozen table, the last batch in it, and the first segment that is needed beyond it.
 pub(super) struct Frozen {
@@ -41,6 +41,7 @@ impl Work {
         failpoint::hit("checkpoint.before_commit");
         self.view.checkpoint(&frozen.table, frozen.sequence)?;
         failpoint::hit("checkpoint.after_commit");
+        probe::count("checkpoints");
         remove_segments_before(&*self.disk, frozen.segment)
     }
 

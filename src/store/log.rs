@@ -10,7 +10,7 @@ use super::batch::Batch;
 use super::disk::{Disk, DiskFile};
 use super::record::{SEGMENT_HEADER_BYTES, SegmentHeader, encode_group};
 use crate::failpoint;
-use crate::probe::{Bug, planted};
+use crate::probe::{self, Bug, planted};
 
 /// Segments grow by this much at a time, filled with zeros: a sync of a write inside the file
 /// need not wait for the file system to record a new length. Measured: a third faster.
@@ -110,6 +110,7 @@ impl Log {
     /// Starts a new segment. It is durable, name and all, before this returns.
     pub(super) fn rotate(&mut self, first_sequence: u64) -> io::Result<()> {
         let end = create_segment(&*self.disk, self.index + 1, first_sequence)?;
+        probe::count("segments begun");
         self.file = end.file;
         self.index = end.index;
         self.id = end.id;

@@ -167,6 +167,14 @@ impl History {
         self.operations[op.0].to_string()
     }
 
+    /// The cells that somebody was told to be decided.
+    #[cfg(test)]
+    pub(crate) fn decided(&self) -> std::collections::BTreeSet<u32> {
+        let told = self.operations.iter();
+        let told = told.filter(|op| op.decided_by().is_some());
+        told.map(|op| op.cell).collect()
+    }
+
     /// A hash of all that was recorded, and when: two runs of one seed are compared by it.
     pub fn digest(&self) -> [u8; 32] {
         *blake3::hash(self.to_lines().as_bytes()).as_bytes()

@@ -5,6 +5,7 @@ use super::*;
 use crate::group::raft::LogPosition;
 use crate::group::sleep::IDLE_AFTER_MS;
 use crate::group::wire::Response;
+use crate::probe::{Bug, plant};
 
 const LONG: Duration = Duration::from_secs(10 * 60);
 
@@ -135,9 +136,9 @@ async fn opening_a_sleeping_cell_wakes_nobody() {
     assert_eq!(cluster.up().map(woken).collect::<Vec<_>>(), before);
 }
 
-/// A follower whose disk hangs is in reach and has not got the entry.
-#[tokio::test(start_paused = true)]
-async fn a_leader_stays_awake_until_every_voter_in_reach_has_applied_its_last_entry() {
+/// A follower whose disk hangs is in reach and has not got the entry. Whether the leader is still
+/// awake long after it was used.
+async fn stays_awake_for_a_voter_that_is_behind() -> bool {
     let cluster = Cluster::start(1, 3).await;
     let order = cluster.order(GROUP);
     propose(cluster.node(order[0]), 7).await.unwrap();
@@ -145,12 +146,24 @@ async fn a_leader_stays_awake_until_every_voter_in_reach_has_applied_its_last_en
     cluster.disks[order[2]].hold_syncs();
     propose(cluster.node(order[0]), 8).await.unwrap();
     tokio::time::sleep(3 * Duration::from_millis(IDLE_AFTER_MS)).await;
-    let is_awake = |n: usize| cluster.node(n).directory().berths.count().0 > 0;
-    assert!(is_awake(order[0]), "the leader left a voter behind");
+    let is_awake = cluster.node(order[0]).directory().berths.count().0 > 0;
     assert_eq!(marked(&cluster, order[2]), 0);
     cluster.disks[order[2]].release_syncs();
     cluster.all_asleep().await;
     have_all_applied(&cluster, 3..4).await;
+    is_awake
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_stays_awake_until_every_voter_in_reach_has_applied_its_last_entry() {
+    assert!(stays_awake_for_a_voter_that_is_behind().await);
+}
+
+/// Without the check: else the test above proved nothing.
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_sleeps_too_early_is_found() {
+    let _planted = plant(Bug::SleepsTooEarly);
+    assert!(!stays_awake_for_a_voter_that_is_behind().await);
 }
 
 fn term(node: &Network) -> u64 {

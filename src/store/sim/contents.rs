@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
+use super::bytes::Bytes;
 use super::faults::{Fault, Faults};
 
 const PAGE_BYTES: usize = 512;
@@ -13,8 +14,8 @@ const SECTOR_BYTES: usize = 64;
 
 #[derive(Clone, Default)]
 pub(super) struct Contents {
-    pub(super) now: Vec<u8>,
-    durable: Vec<u8>,
+    pub(super) now: Bytes,
+    durable: Bytes,
     dirty: BTreeSet<usize>,
     /// Pages of a failed sync: in the cache, and clean as far as later syncs know.
     lost: BTreeSet<usize>,
@@ -31,21 +32,21 @@ impl Contents {
         if to > self.now.len() {
             self.set_len(to);
         }
-        self.now[from..to].copy_from_slice(bytes);
+        self.now.write(from, bytes);
         self.touch(from, to);
     }
 
     pub(super) fn set_len(&mut self, len: usize) {
         let old = self.now.len();
-        resize(&mut self.now, len);
+        self.now.set_len(len);
         self.touch(old.min(len), old.max(len));
     }
 
     pub(super) fn sync(&mut self) {
-        resize(&mut self.durable, self.now.len());
+        self.durable.set_len(self.now.len());
         for page in std::mem::take(&mut self.dirty) {
             let (from, to) = bounds(page, self.now.len());
-            self.durable[from..to].copy_from_slice(&self.now[from..to]);
+            self.durable.copy_from(&self.now, from, to);
         }
     }
 
@@ -64,11 +65,9 @@ impl Contents {
     /// there and not synced.
     pub(super) fn flip_bit(&mut self, bit: usize) {
         let (byte, mask) = (bit / 8, 1 << (bit % 8));
-        if let Some(byte) = self.durable.get_mut(byte) {
-            *byte ^= mask;
-        }
+        self.durable.flip(byte, mask);
         if !self.dirty.contains(&(byte / PAGE_BYTES)) {
-            self.now[byte] ^= mask;
+            self.now.flip(byte, mask);
         }
     }
 
@@ -80,7 +79,7 @@ impl Contents {
             len = self.durable.len();
             faults.count(Fault::LengthLost, 1);
         }
-        resize(&mut self.durable, len);
+        self.durable.set_len(len);
         for page in std::mem::take(&mut self.dirty) {
             let (from, to) = bounds(page, len.min(self.now.len()));
             if from == to {
@@ -109,18 +108,11 @@ impl Contents {
             };
             for sector in survives {
                 let end = to.min(sector + SECTOR_BYTES);
-                self.durable[sector..end].copy_from_slice(&self.now[sector..end]);
+                self.durable.copy_from(&self.now, sector, end);
             }
         }
         self.now.clone_from(&self.durable);
     }
-}
-
-/// `Vec::resize` goes byte by byte without optimisation.
-fn resize(bytes: &mut Vec<u8>, len: usize) {
-    bytes.truncate(len);
-    let zeros = vec![0; len - bytes.len()];
-    bytes.extend_from_slice(&zeros);
 }
 
 fn bounds(page: usize, len: usize) -> (usize, usize) {

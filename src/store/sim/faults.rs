@@ -68,7 +68,7 @@ impl Faults {
 
     #[cfg(test)]
     pub(super) fn is_to_fail(&self) -> bool {
-        self.syncs.is_some() || self.space.is_some()
+        self.syncs.is_some() || self.space.is_some() || self.changes_left.is_some()
     }
 
     pub(super) fn count(&mut self, fault: Fault, times: u64) {

@@ -2,6 +2,7 @@
 //! goes back in time. Un-synced pages, lengths and names survive a power cut or do not, each on
 //! its own, as one seed decides.
 
+mod bytes;
 mod contents;
 mod faults;
 mod file;
@@ -105,6 +106,12 @@ impl SimDisk {
         self.state().faults.is_to_fail()
     }
 
+    /// Nothing can be changed on it any more.
+    #[cfg(test)]
+    pub(crate) fn is_off(&self) -> bool {
+        self.state().faults.changes_left == Some(0)
+    }
+
     /// From now on syncs report success and do nothing.
     pub(super) fn lie_about_syncs(&self) {
         self.state().lies = true;
@@ -180,6 +187,20 @@ impl SimDisk {
     /// What went wrong so far, on this disk and on those that it was copied from.
     pub(super) fn faults(&self) -> BTreeMap<Fault, u64> {
         self.state().faults.counted()
+    }
+
+    /// What it did to what was not synced, in words.
+    #[cfg(test)]
+    pub(crate) fn losses(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let words = |fault: Fault| match fault {
+            Fault::PageLost => Some("pages lost"),
+            Fault::PageTorn => Some("pages torn"),
+            Fault::LengthLost => Some("lengths lost"),
+            Fault::NameLost => Some("names lost"),
+            _ => None,
+        };
+        let faults = self.faults().into_iter();
+        faults.filter_map(move |(fault, times)| Some((words(fault)?, times)))
     }
 
     /// Counts the faults of another disk here too.
@@ -258,7 +279,9 @@ impl SimDisk {
         let mut state = self.state();
         let inode = state.names[name];
         let file = &mut state.files[inode];
-        change(&mut file.now);
+        let mut bytes = file.now.to_vec();
+        change(&mut bytes);
+        file.now = bytes.as_slice().into();
         file.settle();
     }
 
@@ -285,7 +308,7 @@ impl SimDisk {
 
     pub(super) fn bytes(&self, name: &str) -> Vec<u8> {
         let state = self.state();
-        state.files[state.names[name]].now.clone()
+        state.files[state.names[name]].now.to_vec()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -12,6 +12,8 @@ pub struct SimCounts {
     pub lost: u64,
     /// Requests that arrived twice.
     pub doubled: u64,
+    /// Messages that arrived before one that was sent earlier in the same direction.
+    pub reordered: u64,
     /// Connections that were opened.
     pub connections: u64,
 }

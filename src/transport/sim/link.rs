@@ -118,6 +118,9 @@ pub(super) struct End {
     pub(super) abandoned: BTreeSet<u64>,
     /// The number of the newest stream that was opened here.
     stream_last: u64,
+    /// How many messages were sent to this end, and which was the newest of those that arrived.
+    pub(super) sent: u64,
+    pub(super) newest: u64,
     /// Messages on the way to this end that wait for the link to heal, oldest first.
     pub(super) held: Vec<Message>,
     /// No handle of it is left.
@@ -136,6 +139,8 @@ impl End {
             pending: BTreeMap::new(),
             abandoned: BTreeSet::new(),
             stream_last: 0,
+            sent: 0,
+            newest: 0,
             held: Vec::new(),
             dropped: false,
         };

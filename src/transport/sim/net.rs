@@ -227,12 +227,17 @@ impl SimNet {
 
     fn carry(&self, net: &mut Net, id: u64, to: Side, message: Message) {
         let delay = net.delay(message.bytes());
+        let Some(link) = net.links.get_mut(&id) else {
+            return;
+        };
+        link.end_mut(to).sent += 1;
+        let number = link.end(to).sent;
         let this = self.clone();
         spawn(async move {
             if !delay.is_zero() {
                 tokio::time::sleep(delay).await;
             }
-            this.lock().arrive(id, to, message);
+            this.lock().arrive(id, to, number, message);
         });
     }
 
@@ -417,7 +422,7 @@ impl Net {
     }
 
     /// A message is there, unless the link was cut meanwhile.
-    fn arrive(&mut self, id: u64, to: Side, message: Message) {
+    fn arrive(&mut self, id: u64, to: Side, number: u64, message: Message) {
         let Some(link) = self.links.get(&id) else {
             self.counts.dropped += 1;
             return;
@@ -436,6 +441,8 @@ impl Net {
             probe::delivered(from_addr, to_addr, || message.content());
             end.receive(message);
             self.counts.delivered += 1;
+            self.counts.reordered += u64::from(number < end.newest);
+            end.newest = end.newest.max(number);
         }
     }
 }
