@@ -21,6 +21,8 @@ const POLLS_AT_ONCE_MAX: u64 = 1_000_000;
 thread_local! {
     static WATCH: RefCell<Option<Watch>> = const { RefCell::new(None) };
     static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+    /// The watch itself has panicked.
+    static BLIND: Cell<bool> = const { Cell::new(false) };
 }
 
 /// What a run is watched by beside its clients.
@@ -50,7 +52,11 @@ fn note_panics() {
                     watch.violations.push(format!("panic: {info}"));
                     true
                 }
-                _ => false,
+                Err(_) => {
+                    BLIND.set(true);
+                    false
+                }
+                Ok(None) => false,
             });
             if !noted.unwrap_or(false) {
                 before(info);
@@ -91,7 +97,11 @@ pub(crate) fn plant(bug: Bug) -> impl Drop {
 /// What was seen since [`begin`].
 pub(super) fn end() -> Watch {
     PLANTED.set(None);
-    WATCH.take().expect("a run ends what it began")
+    let mut watch = WATCH.take().expect("a run ends what it began");
+    if BLIND.take() {
+        watch.violations.push("panic in what watches".into());
+    }
+    watch
 }
 
 /// So many contradictions were seen so far.

@@ -57,7 +57,7 @@
 //!
 //! # Bounds and figures
 //!
-//! States after symmetry, storm and calm together; CPU time of both searches on one core at opt-level 1.
+//! States after symmetry, storm and calm together; CPU time of both searches on one core, optimised a little.
 //!
 //!     terms  entries  crashes     states
 //!         2        2        1    303,395    about 10 s    in every run
