@@ -13,8 +13,10 @@
 
 mod client;
 mod fault;
+mod injector;
 mod lab;
 mod pressure;
+mod probe;
 #[path = "../process/mod.rs"]
 mod process;
 mod run;
