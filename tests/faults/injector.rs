@@ -65,9 +65,11 @@ impl Run<'_> {
             }
             Fault::Failpoint { node, name, .. } => self.dies_at(*node, name),
             Fault::Pause(node, time) => {
-                let stopped = state(self.nodes[*node].pid()) == Some('T');
+                // Each of its threads stops when it next comes to run.
+                let pid = self.nodes[*node].pid();
+                until(format!("process {pid} stops"), || state(pid) == Some('T'));
                 std::thread::sleep(*time);
-                stopped
+                true
             }
             Fault::Cut { one, two, .. } => {
                 // By the one who hears nothing more, unless that is told of voters alone.

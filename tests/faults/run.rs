@@ -136,8 +136,9 @@ impl<'a> Run<'a> {
             );
         }
         let healed = Instant::now();
-        self.probe(round);
+        // Progress is promised to a majority that is in touch.
         self.await_links();
+        self.probe(round);
         let (took, mended) = (began.elapsed(), healed.elapsed());
         println!(
             ": {} ms, whole after {}",
