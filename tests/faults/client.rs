@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
@@ -71,6 +71,7 @@ pub fn answer(network: Network, words: Vec<String>) -> BoxFuture<'static, Vec<St
                 }
             }
             "look" => {
+                RESTING.store(true, Ordering::Relaxed);
                 let cells = words[1..].iter().map(|cell| cell.parse().expect("a cell"));
                 let cells: Vec<u32> = cells.collect();
                 let parts = cells
@@ -87,7 +88,8 @@ pub fn answer(network: Network, words: Vec<String>) -> BoxFuture<'static, Vec<St
                 let bytes = vec![7_u8; number(2) as usize];
                 let config = OnceConfig::default();
                 let cell = Once::<Vec<u8>>::writer_with_config(&network, &*words[1], config);
-                match cell.write(bytes).await {
+                let writes = (0..number(3)).map(|_| cell.write(bytes.clone()));
+                match futures::future::try_join_all(writes).await {
                     Ok(_) => vec!["ok".into()],
                     Err(error) => vec!["error".into(), error.to_string()],
                 }
@@ -100,6 +102,9 @@ pub fn answer(network: Network, words: Vec<String>) -> BoxFuture<'static, Vec<St
         }
     })
 }
+
+/// Clients call no more: it is the end, and only looks are to be answered.
+static RESTING: AtomicBool = AtomicBool::new(false);
 
 static CLIENTS_OF_PROCESS: OnceLock<Clients> = OnceLock::new();
 
@@ -310,7 +315,7 @@ impl Clients {
     }
 
     async fn run(&'static self, mut random: StdRng) {
-        loop {
+        while !RESTING.load(Ordering::Relaxed) {
             let window = (now_ns() - self.began_ns) / (WINDOW_MS * 1_000_000);
             let window = match random.random_range(0..10) {
                 0..=5 => window,

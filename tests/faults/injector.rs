@@ -1,20 +1,21 @@
 //! What is done to processes, links, addresses and disks, and undone.
 
 use std::os::unix::process::ExitStatusExt;
-use std::time::{Duration, Instant};
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::fault::Fault;
 use crate::lab::NAMES;
-use crate::process::until;
+use crate::process::{Reply, until};
 use crate::run::Run;
 
-/// How long a process has to come to the failpoint that it is armed with.
-const FAILPOINT_MS: u64 = 3_000;
-
 /// A value that fills a segment, with its kind.
-const FILL_BYTES: u64 = 100 * 1024;
+const FILL_BYTES: usize = 100 * 1024;
+
+/// Writes of one cell: its log is cut behind 64 of them, to the last 16.
+const CHURN_WRITES: usize = 200;
 
 impl Run<'_> {
     pub fn begin(&mut self, fault: &Fault) {
@@ -31,13 +32,7 @@ impl Run<'_> {
                 // Answered when it is down, which `bites` awaits.
                 self.nodes[*node].begin(&["shutdown"]);
             }
-            Fault::Failpoint { node, name, count } => {
-                self.nodes[*node].kill();
-                self.spawn(*node, Some(format!("{name}:{count}")));
-                // It may be dead before it is ready.
-                self.started.remove(node);
-                drop(self.set_to_work(*node));
-            }
+            Fault::Failpoint { node, name, count } => self.arm(*node, name, *count),
             Fault::Pause(node, _) => self.signal(*node, Signal::STOP),
             Fault::Cut { .. } | Fault::Isolate(_) | Fault::Split(_) => self.cut(fault, true),
             Fault::Move(node) => {
@@ -63,7 +58,7 @@ impl Run<'_> {
                 // A second call returns when the first is done.
                 self.nodes[*node].call(&["shutdown"]) == ["done"]
             }
-            Fault::Failpoint { node, name, .. } => self.dies_at(*node, name),
+            Fault::Failpoint { node, name, count } => self.dies_at(*node, name, *count),
             Fault::Pause(node, time) => {
                 // Each of its threads stops when it next comes to run.
                 let pid = self.nodes[*node].pid();
@@ -126,7 +121,8 @@ impl Run<'_> {
                     self.spawn(*node, None);
                 }
             }
-            Fault::Restart(node) | Fault::Move(node) | Fault::Failpoint { node, .. } => {
+            Fault::Failpoint { node, name, .. } => self.disarm(*node, name),
+            Fault::Restart(node) | Fault::Move(node) => {
                 self.nodes[*node].kill();
                 self.spawn(*node, None);
             }
@@ -165,36 +161,23 @@ impl Run<'_> {
         });
     }
 
-    /// Waits for the death at a failpoint; if it does not come, the process is killed.
-    fn dies_at(&mut self, node: usize, name: &'static str) -> bool {
-        let deadline = Instant::now() + Duration::from_millis(FAILPOINT_MS);
-        let is_of_disk = name.starts_with("segment") || name.starts_with("checkpoint");
-        while Instant::now() < deadline {
-            if let Some(status) = self.nodes[node].ended() {
-                let log = self.nodes[node].log();
-                assert!(
-                    status.core_dumped() || status.signal() == Some(Signal::ABORT.as_raw()),
-                    "{} died of something else: {status:?}: {log}",
-                    self.lab.name(node)
-                );
-                return true;
-            }
-            if is_of_disk {
-                self.fill((node + 1) % self.lab.voters);
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        self.deck.missed(name);
-        false
-    }
-
-    /// Has a big value written, whatever comes of it.
-    fn fill(&mut self, node: usize) {
-        self.fills += 1;
-        let (cell, bytes) = (format!("fill-{}", self.fills), FILL_BYTES.to_string());
-        let written = self.nodes[node].begin(&["fill", &cell, &bytes]);
+    /// Has a value written that fills a segment, whatever comes of it.
+    pub fn fill(&mut self, node: usize) {
+        let written = self.write_filler(node, FILL_BYTES, 1);
         // One at a time where it is answered soon.
         let _ = written.recv_timeout(Duration::from_millis(50));
+    }
+
+    /// Has a cell written so often that its log is cut.
+    pub fn churn(&mut self, node: usize) -> Receiver<Reply> {
+        self.write_filler(node, 1, CHURN_WRITES)
+    }
+
+    /// Has a new cell, which no client uses, written so many times with so many bytes.
+    pub fn write_filler(&mut self, node: usize, bytes: usize, times: usize) -> Receiver<Reply> {
+        self.fillers += 1;
+        let (bytes, times) = (bytes.to_string(), times.to_string());
+        self.nodes[node].begin(&["fill", &format!("fill-{}", self.fillers), &bytes, &times])
     }
 
     fn cut(&self, fault: &Fault, cut: bool) {

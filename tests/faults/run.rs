@@ -1,5 +1,6 @@
 //! One life of a cluster: rounds of faults while clients run, and the judgement of what they saw.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
@@ -7,14 +8,17 @@ use std::time::Instant;
 use raft_once::testing::History;
 use rand::RngExt;
 
+use crate::answers::Answers;
 use crate::client::now_ns;
 use crate::fault::{Deck, Plan};
 use crate::lab::{Lab, NAMES};
-use crate::process::{Node, Reply};
+use crate::point::most_hits;
+use crate::pressure::Pressure;
+use crate::process::{DEADLINE, Node, Reply, until};
 use crate::tally::Tally;
 
 /// Cells looked at by one command.
-const LOOK_CELLS_MAX: usize = 500;
+const LOOK_CELLS_MAX: usize = 100;
 
 pub struct Run<'a> {
     // In this order: the processes end before their namespaces and folders go.
@@ -28,7 +32,11 @@ pub struct Run<'a> {
     /// Nodes whose processes were started and are not awaited yet.
     pub started: BTreeSet<usize>,
     began_ns: u64,
-    pub fills: u64,
+    rounds: usize,
+    /// Cells of probes that were made.
+    pub cells: Cell<u32>,
+    /// Cells that nobody looks at that were made.
+    pub fillers: u64,
 }
 
 impl<'a> Run<'a> {
@@ -41,20 +49,27 @@ impl<'a> Run<'a> {
             anywhere: vec![false; lab.nodes],
             started: BTreeSet::new(),
             began_ns: now_ns(),
-            fills: 0,
+            rounds: 0,
+            cells: Cell::new(0),
+            fillers: 0,
             lab,
         };
+        let firsts = run.deck.first_failpoints(run.lab.voters);
+        let firsts: Vec<_> = firsts.into_iter().enumerate().collect();
         for node in 0..run.lab.nodes {
-            let process = run.process(node, None);
+            let armed = firsts.get(node);
+            let armed = armed.map(|(_, name)| format!("{name}:{}", most_hits(name)));
+            let process = run.process(node, armed);
             run.nodes.push(process);
         }
+        run.await_first_deaths(&firsts);
         run.await_started();
         run.await_links();
         run
     }
 
     fn process(&mut self, node: usize, failpoint: Option<String>) -> Node {
-        self.anywhere[node] = self.deck.random.random();
+        self.anywhere[node] = self.deck.aside.random();
         self.started.insert(node);
         let mut spec = self.lab.spec(&self.network, node, self.anywhere[node]);
         if let Some(failpoint) = failpoint {
@@ -76,7 +91,7 @@ impl<'a> Run<'a> {
         self.tally.starts += 1;
         let start = self.tally.starts;
         let path = self.lab.histories().join(format!("{start}.log"));
-        let seed: u64 = self.deck.random.random();
+        let seed: u64 = self.deck.aside.random();
         let words = [
             "clients".to_string(),
             path.display().to_string(),
@@ -139,6 +154,7 @@ impl<'a> Run<'a> {
         // Progress is promised to a majority that is in touch.
         self.await_links();
         self.probe(round);
+        self.rounds += 1;
         let (took, mended) = (began.elapsed(), healed.elapsed());
         println!(
             ": {} ms, whole after {}",
@@ -150,17 +166,32 @@ impl<'a> Run<'a> {
 
     /// Every node looks at every cell once more; then the history is judged.
     pub fn end(mut self) {
+        // Clients on a slow machine go on until they have done enough.
+        until(format!("{} answers enough", self.network), || {
+            let mut answers = Answers::default();
+            answers.add(&self.lab.history_lines());
+            answers.lack(self.rounds).is_none()
+        });
         let mut cells = BTreeSet::new();
         for line in self.lab.history_lines().lines() {
             cells.extend(cell_of(line));
         }
         let cells: Vec<String> = cells.iter().map(ToString::to_string).collect();
+        let pressure = Pressure::begin();
+        let deadline = Instant::now() + DEADLINE;
         for chunk in cells.chunks(LOOK_CELLS_MAX) {
             let mut words = vec!["look"];
             words.extend(chunk.iter().map(String::as_str));
             let looks: Vec<_> = self.nodes.iter().map(|node| node.begin(&words)).collect();
             for (node, look) in looks.into_iter().enumerate() {
-                let reply = self.nodes[node].receive("look", &look);
+                let mut reply = self.nodes[node].receive("look", &look);
+                // As for a write that is late: on a busy machine it is asked again.
+                while reply.as_ref().is_some_and(|reply| *reply != ["0"])
+                    && pressure.was_starving()
+                    && Instant::now() < deadline
+                {
+                    reply = self.nodes[node].try_call(&words);
+                }
                 if reply.as_deref() != Some(&["0".to_string()]) {
                     let name = self.lab.name(node);
                     self.fail(
