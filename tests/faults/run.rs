@@ -17,6 +17,9 @@ use crate::pressure::Pressure;
 use crate::process::{DEADLINE, Node, Reply, until};
 use crate::tally::Tally;
 
+/// Clients of all processes together.
+const CLIENTS: usize = 12;
+
 /// Cells looked at by one command.
 const LOOK_CELLS_MAX: usize = 100;
 
@@ -98,6 +101,7 @@ impl<'a> Run<'a> {
             start.to_string(),
             self.began_ns.to_string(),
             seed.to_string(),
+            (CLIENTS / self.lab.nodes).to_string(),
         ];
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         self.nodes[node].begin(&words)
