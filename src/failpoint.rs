@@ -11,20 +11,42 @@ pub const ENV: &str = "RAFT_ONCE_FAILPOINT";
 
 /// Every failpoint, from the disk upwards.
 #[cfg(any(test, feature = "testing"))]
-pub const NAMES: [&str; 22] = [
+pub const NAMES: [&str; 46] = [
+    // A first start: nothing of the store is there, an empty checkpoint without its name, the first
+    // segment too, and all of it while its names may not be on disk.
+    "create.before_checkpoint",
+    "create.before_segment",
+    "create.before_rename",
+    "create.after_rename",
+    // Every start: the names that are there, the checkpoint, the last group once more.
+    "recovery.before_names",
+    "recovery.after_names",
+    "recovery.after_checkpoint",
+    // A segment whose creation a crash cut short goes.
+    "recovery.before_unused",
+    "recovery.between_unused",
+    "recovery.after_unused",
+    "recovery.before_settle",
+    "recovery.before_sync",
+    "recovery.after_sync",
     // The log: before a group of batches is written, between the write and its sync, and when it
     // is durable but nobody has been told.
     "store.before_write",
     "store.before_sync",
     "store.after_sync",
-    // A new segment has its header on disk, its name may not be.
+    // A new segment: a file without a header, a header on disk whose name may not be, all of it.
+    "segment.before_header",
     "segment.before_names",
+    "segment.after_names",
     "segment.before_remove",
+    "segment.after_remove",
     "checkpoint.before_commit",
     "checkpoint.after_commit",
-    // A voter's past: its own start, and what it remembers of a peer.
+    // A voter's past: its own start, who has confirmed it, and what it remembers of a peer.
     "past.before_start",
     "past.after_start",
+    "past.before_qualify",
+    "past.after_qualify",
     "past.before_verdict",
     "past.after_verdict",
     "link.before_request",
@@ -32,7 +54,7 @@ pub const NAMES: [&str; 22] = [
     "link.before_reply",
     "link.after_reply",
     // A group: a birth, a vote, entries that are durable and not yet acknowledged, a state that is
-    // applied and not yet told.
+    // applied and not yet told, old entries that go, and a snapshot that comes in their place.
     "group.before_birth",
     "group.after_birth",
     "group.before_vote",
@@ -40,6 +62,13 @@ pub const NAMES: [&str; 22] = [
     "group.before_acknowledge",
     "group.before_apply",
     "group.after_apply",
+    "group.before_purge",
+    "group.after_purge",
+    "group.before_install",
+    "group.after_install",
+    // A group that falls asleep while a voter is away.
+    "mark.before_write",
+    "mark.after_write",
 ];
 
 /// Dies here if this failpoint is armed and its time has come.

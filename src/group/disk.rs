@@ -322,7 +322,9 @@ impl Disk {
         }
         held.purged = held.purged.max(Some(upto));
         batch.put(self.key(PURGED, &[]), pack(&upto));
+        failpoint::hit("group.before_purge");
         self.store.write(batch, Durability::Lazy, |_| {});
+        failpoint::hit("group.after_purge");
     }
 
     /// Writes what was applied: queued behind the entries it came from, never waited for, since
@@ -364,9 +366,12 @@ impl Disk {
             held.machine = machine;
             held.applied = applied;
             held.electorate = electorate;
+            failpoint::hit("group.before_install");
             self.store.write_durably(batch)
         };
-        written.await.map(|_| ()).map_err(io::Error::other)
+        let written = written.await.map(|_| ()).map_err(io::Error::other);
+        failpoint::hit("group.after_install");
+        written
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use tokio::time::{Instant, timeout};
 
+use crate::failpoint;
 use crate::id::{GroupId, NodeId};
 use crate::store::{Batch, Durability};
 
@@ -62,7 +63,13 @@ impl Directory {
             batch.put(key(*voter, group), pack(&()));
         }
         // Also where there is a mark: a delete of it may be queued.
+        if !voters.is_empty() {
+            failpoint::hit("mark.before_write");
+        }
         let written = self.store()?.write_durably(batch).await;
+        if !voters.is_empty() {
+            failpoint::hit("mark.after_write");
+        }
         written.map(|_| ()).map_err(|error| error.to_string())
     }
 

@@ -214,9 +214,11 @@ impl Book {
             }
             let mut batch = Batch::default();
             batch.put(MYSELF_KEY.to_vec(), pages.myself.to_bytes());
+            failpoint::hit("past.before_qualify");
             self.store.write_durably(batch)
         };
         written.await?;
+        failpoint::hit("past.after_qualify");
         let may_vote = self.pages().myself.may_vote(&self.electorate, self.me);
         let gained = self
             .may_vote

@@ -132,12 +132,14 @@ pub(super) fn create_segment(
     first_sequence: u64,
 ) -> io::Result<LogEnd> {
     let file = disk.open(&segment_name(index))?;
+    failpoint::hit("segment.before_header");
     let id = disk.random_id();
     let header = SegmentHeader { id, first_sequence };
     file.write_at(0, &header.encode())?;
     file.sync()?;
     failpoint::hit("segment.before_names");
     disk.sync_names()?;
+    failpoint::hit("segment.after_names");
     Ok(LogEnd {
         file,
         index,
@@ -173,6 +175,7 @@ pub(super) fn remove_segments_before(disk: &dyn Disk, index: u64) -> io::Result<
         if old < index {
             failpoint::hit("segment.before_remove");
             disk.remove(&segment_name(old))?;
+            failpoint::hit("segment.after_remove");
         }
     }
     Ok(())

@@ -20,6 +20,7 @@ use super::log::{
 use super::record::find_group_header;
 use super::record::{FORMAT_VERSION, Fault, Group, SEGMENT_HEADER_BYTES, SegmentHeader};
 use super::table::Table;
+use crate::failpoint;
 
 /// A segment is `segment_bytes_max` and one group long at most: no more is read into memory.
 const SEGMENT_FILE_BYTES_MAX: u64 = 2 * BATCH_BYTES_MAX as u64;
@@ -47,9 +48,12 @@ pub(super) fn recover(
     }
     // What we see may be what a process wrote that died before it synced. From here on, names
     // are durable.
+    failpoint::hit("recovery.before_names");
     disk.sync_names().map_err(failed)?;
+    failpoint::hit("recovery.after_names");
 
     let (checkpoint, covered) = Checkpoint::open(&disk, config.cache_bytes_max)?;
+    failpoint::hit("recovery.after_checkpoint");
     let mut segments = Vec::new();
     for index in segment_indexes(&*disk).map_err(failed)? {
         segments.push(Segment::read(&*disk, index)?);
@@ -89,8 +93,11 @@ pub(super) fn recover(
     // Only now: until the log is found to be good, it proves that the segment before it is whole.
     // And for good, before anything is written to that one.
     if let Some(index) = unused {
+        failpoint::hit("recovery.before_unused");
         disk.remove(&segment_name(index)).map_err(failed)?;
+        failpoint::hit("recovery.between_unused");
         disk.sync_names().map_err(failed)?;
+        failpoint::hit("recovery.after_unused");
     }
     let end = last.settle(tail).map_err(failed)?;
     remove_segments_before(&*disk, first_kept).map_err(failed)?;
@@ -122,9 +129,14 @@ fn create(disk: &Arc<dyn Disk>) -> Result<(), StoreOpenError> {
         disk.remove(CHECKPOINT_NEW).map_err(failed)?;
     }
     disk.sync_names().map_err(failed)?;
+    failpoint::hit("create.before_checkpoint");
     Checkpoint::create(disk)?;
+    failpoint::hit("create.before_segment");
     create_segment(&**disk, 1, 1).map_err(failed)?;
-    disk.rename(CHECKPOINT_NEW, CHECKPOINT).map_err(failed)
+    failpoint::hit("create.before_rename");
+    disk.rename(CHECKPOINT_NEW, CHECKPOINT).map_err(failed)?;
+    failpoint::hit("create.after_rename");
+    Ok(())
 }
 
 /// A last segment without a header was being created at the crash. It holds nothing and is to be
@@ -272,9 +284,12 @@ impl Segment {
         let Tail { last_start, end } = tail;
         let torn_bytes = without_zeros(&self.bytes[end..]);
         self.bytes[end..].fill(0);
+        failpoint::hit("recovery.before_settle");
         self.file
             .write_at(last_start as u64, &self.bytes[last_start..end + torn_bytes])?;
+        failpoint::hit("recovery.before_sync");
         self.file.sync()?;
+        failpoint::hit("recovery.after_sync");
         Ok(LogEnd {
             file: self.file,
             index: self.index,

@@ -7,9 +7,9 @@
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use raft_once::testing::{Call, History, Outcome};
@@ -18,14 +18,13 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::task::JoinSet;
 
-/// Clients of one process.
-const CLIENTS: u64 = 3;
-
 /// New cells come up at this pace, the same ones on every node at the same time.
 const WINDOW_MS: u64 = 250;
 const CELLS_PER_WINDOW: u64 = 3;
 
-/// A client rests up to so long between two calls.
+/// A client rests up to so long between two calls; but as long as the call took, where that was
+/// longer: on a slow machine it leaves the processors to the nodes, whose links would go for
+/// want of them.
 const REST_MS_MAX: u64 = 12;
 
 /// How long a client waits for a cell to be decided.
@@ -54,7 +53,7 @@ pub fn answer(network: Network, words: Vec<String>) -> BoxFuture<'static, Vec<St
             "clients" => {
                 let clients = Clients::new(network, &words[1], number(2) as u32, number(3));
                 let clients = CLIENTS_OF_PROCESS.get_or_init(|| clients);
-                for n in 0..CLIENTS {
+                for n in 0..number(5) {
                     let seed = number(4) ^ (n << 32);
                     tokio::spawn(clients.run(StdRng::seed_from_u64(seed)));
                 }
@@ -71,6 +70,7 @@ pub fn answer(network: Network, words: Vec<String>) -> BoxFuture<'static, Vec<St
                 }
             }
             "look" => {
+                RESTING.store(true, Ordering::Relaxed);
                 let cells = words[1..].iter().map(|cell| cell.parse().expect("a cell"));
                 let cells: Vec<u32> = cells.collect();
                 let parts = cells
@@ -87,7 +87,8 @@ pub fn answer(network: Network, words: Vec<String>) -> BoxFuture<'static, Vec<St
                 let bytes = vec![7_u8; number(2) as usize];
                 let config = OnceConfig::default();
                 let cell = Once::<Vec<u8>>::writer_with_config(&network, &*words[1], config);
-                match cell.write(bytes).await {
+                let writes = (0..number(3)).map(|_| cell.write(bytes.clone()));
+                match futures::future::try_join_all(writes).await {
                     Ok(_) => vec!["ok".into()],
                     Err(error) => vec!["error".into(), error.to_string()],
                 }
@@ -100,6 +101,9 @@ pub fn answer(network: Network, words: Vec<String>) -> BoxFuture<'static, Vec<St
         }
     })
 }
+
+/// Clients call no more: it is the end, and only looks are to be answered.
+static RESTING: AtomicBool = AtomicBool::new(false);
 
 static CLIENTS_OF_PROCESS: OnceLock<Clients> = OnceLock::new();
 
@@ -310,7 +314,7 @@ impl Clients {
     }
 
     async fn run(&'static self, mut random: StdRng) {
-        loop {
+        while !RESTING.load(Ordering::Relaxed) {
             let window = (now_ns() - self.began_ns) / (WINDOW_MS * 1_000_000);
             let window = match random.random_range(0..10) {
                 0..=5 => window,
@@ -319,6 +323,7 @@ impl Clients {
             };
             let cell = window * CELLS_PER_WINDOW + random.random_range(0..CELLS_PER_WINDOW);
             let cell = cell as u32;
+            let began = Instant::now();
             let outcome = match random.random_range(0..20) {
                 0..4 => self.write(cell).await,
                 4..8 => self.claim(cell).await,
@@ -332,7 +337,8 @@ impl Clients {
                 Outcome::Unclear => 50,
                 _ => random.random_range(0..=REST_MS_MAX),
             };
-            tokio::time::sleep(Duration::from_millis(rest)).await;
+            let rest = Duration::from_millis(rest).max(began.elapsed());
+            tokio::time::sleep(rest).await;
         }
     }
 }

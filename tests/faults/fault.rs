@@ -3,10 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use raft_once::testing::FAILPOINTS;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
+
+use crate::point::{Way, failpoints, most_hits};
 
 /// A pause of a process. Links end after 1,500 ms of silence: some pauses outlast them.
 const PAUSE_MS: (f64, f64) = (200.0, 4_000.0);
@@ -43,7 +44,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// What a life begins with: each once.
+    /// What a run begins with: each once.
     pub const ALL: [Self; 12] = [
         Self::Kill,
         Self::KillAll,
@@ -60,7 +61,7 @@ impl Kind {
     ];
 
     /// How often it is among each further deck's worth of rounds.
-    fn weight(self) -> usize {
+    pub fn weight(self) -> usize {
         match self {
             Self::Failpoint => 10,
             Self::Kill => 6,
@@ -120,6 +121,16 @@ impl Fault {
         }
     }
 
+    /// Whether no other fault may be beside it.
+    fn is_alone(&self) -> bool {
+        match self {
+            Self::Split(_) => true,
+            Self::Kill(nodes) => nodes.len() > 1,
+            Self::Failpoint { name, .. } => Way::to(name).is_alone(),
+            _ => false,
+        }
+    }
+
     /// The nodes whose processes or links it touches; nothing else may be done to them meanwhile.
     fn nodes(&self) -> Vec<usize> {
         match self {
@@ -168,27 +179,36 @@ pub struct Plan {
 
 /// Deals faults; the same ones for the same seed.
 pub struct Deck {
-    pub random: StdRng,
+    random: StdRng,
+    /// For what is drawn as processes start, and so depends on the machine: faults do not.
+    pub aside: StdRng,
     kinds: Vec<Kind>,
     left: Vec<Kind>,
     failpoints: Vec<&'static str>,
+    /// Those of first starts.
+    firsts: Vec<&'static str>,
 }
 
 impl Deck {
-    /// Of these kinds.
+    /// Of these kinds: each once, before anything else is dealt.
     pub fn new(seed: u64, kinds: &[Kind]) -> Self {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut left = kinds.to_vec();
+        left.shuffle(&mut random);
         Self {
-            random: StdRng::seed_from_u64(seed),
+            aside: StdRng::seed_from_u64(random.random()),
+            random,
             kinds: kinds.to_vec(),
-            left: Vec::new(),
+            left,
             failpoints: Vec::new(),
+            firsts: Vec::new(),
         }
     }
 
-    /// Each kind once, before anything else is dealt.
-    pub fn begin_life(&mut self) {
-        self.left = self.kinds.clone();
-        self.left.shuffle(&mut self.random);
+    /// How many times a kind comes at least as the first fault of so many rounds.
+    pub fn least(kind: Kind, kinds: &[Kind], rounds: usize) -> usize {
+        let weights: usize = kinds.iter().map(|kind| kind.weight()).sum();
+        1 + rounds.saturating_sub(kinds.len()) / weights * kind.weight()
     }
 
     fn kind(&mut self) -> Kind {
@@ -205,10 +225,26 @@ impl Deck {
     /// Every name comes once before any comes again; one that did not bite comes again at once.
     fn failpoint(&mut self) -> &'static str {
         if self.failpoints.is_empty() {
-            self.failpoints = FAILPOINTS.into();
+            self.failpoints = failpoints(false);
             self.failpoints.shuffle(&mut self.random);
         }
         self.failpoints.pop().expect("there are failpoints")
+    }
+
+    /// Where the first processes of a life die: that of each voter but the last, if any.
+    pub fn first_failpoints(&mut self, voters: usize) -> Vec<&'static str> {
+        if !self.kinds.contains(&Kind::Failpoint) {
+            return Vec::new();
+        }
+        let mut dealt = Vec::new();
+        for _ in 1..voters {
+            if self.firsts.is_empty() {
+                self.firsts = failpoints(true);
+                self.firsts.shuffle(&mut self.random);
+            }
+            dealt.extend(self.firsts.pop());
+        }
+        dealt
     }
 
     pub fn missed(&mut self, failpoint: &'static str) {
@@ -218,8 +254,7 @@ impl Deck {
     pub fn plan(&mut self, voters: usize, nodes: usize) -> Plan {
         let kind = self.kind();
         let mut faults = vec![self.fault(kind, voters, nodes)];
-        let all = matches!(kind, Kind::KillAll | Kind::Split);
-        if !all && self.random.random_range(0..3) == 0 {
+        if !faults[0].is_alone() && self.random.random_range(0..3) == 0 {
             let beside: Vec<_> = [Kind::Kill, Kind::Pause, Kind::Failpoint, Kind::CutPair]
                 .into_iter()
                 .filter(|kind| self.kinds.contains(kind))
@@ -228,13 +263,11 @@ impl Deck {
                 let kind = beside[self.random.random_range(0..beside.len())];
                 let second = self.fault(kind, voters, nodes);
                 let touched = faults[0].nodes();
-                match second.nodes().iter().any(|node| touched.contains(node)) {
-                    false => faults.push(second),
-                    true => {
-                        if let Fault::Failpoint { name, .. } = second {
-                            self.missed(name);
-                        }
-                    }
+                let clash = second.nodes().iter().any(|node| touched.contains(node));
+                if !clash && !second.is_alone() {
+                    faults.push(second);
+                } else if let Fault::Failpoint { name, .. } = second {
+                    self.missed(name);
                 }
             }
         }
@@ -292,21 +325,5 @@ impl Deck {
                 start: self.random.random(),
             },
         }
-    }
-}
-
-/// Up to how many hits a process may live through: what it comes to within a second or two.
-fn most_hits(failpoint: &str) -> u64 {
-    match failpoint.split('.').next() {
-        Some("store") => 150,
-        Some("link") => 250,
-        Some("segment" | "checkpoint") => 2,
-        Some("past") => 1,
-        _ => match failpoint {
-            "group.before_acknowledge" => 60,
-            "group.before_apply" | "group.after_apply" => 40,
-            "group.before_birth" | "group.after_birth" => 3,
-            _ => 4,
-        },
     }
 }

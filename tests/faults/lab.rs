@@ -9,7 +9,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::process::netns::{self, Netns, must, must_all};
-use crate::process::{SECRET, Spec, free_addr};
+use crate::process::{SECRET, Spec, announce, free_addr};
 
 pub const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 
@@ -117,10 +117,10 @@ impl Lab {
         let spaces = spaces.and_then(|spaces| match spaces {
             Ok(spaces) => Some(spaces),
             Err(error) => {
-                println!(
-                    "no network namespaces here ({error}): links are cut inside the transport, \
-                     and no address changes"
-                );
+                announce(&format!(
+                    "LEFT OUT: no network namespaces here ({error}): links are cut inside the \
+                     transport, and no address changes"
+                ));
                 None
             }
         });
@@ -129,7 +129,9 @@ impl Lab {
         let disks = disks
             .collect::<Result<Vec<_>, _>>()
             .unwrap_or_else(|error| {
-                println!("no file system can be mounted here ({error}): no disk is filled");
+                announce(&format!(
+                    "LEFT OUT: no file system can be mounted here ({error}): no disk is filled"
+                ));
                 Vec::new()
             });
         Self {

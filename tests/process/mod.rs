@@ -18,6 +18,7 @@ mod node;
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
+use std::io::Write;
 use std::net::UdpSocket;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -103,6 +104,13 @@ pub async fn until_async<D: Display>(awaited: D, mut reached: impl FnMut() -> bo
         assert!(Instant::now() < deadline, "in vain awaited: {awaited}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Says what has to be seen also if the test passes: that something was left out. What `println`
+/// and its like print is kept back then.
+pub fn announce(line: &str) {
+    // Nobody may be listening.
+    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
 /// The result of `work`, which fails with what was awaited if there is none.
