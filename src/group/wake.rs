@@ -72,8 +72,10 @@ impl Directory {
             && disk.is_firstborn(self.peers().me())
             && self.peers().in_touch()
         {
-            let born = disk.bear(first.clone()).await;
-            born.map_err(|error| error.to_string())?;
+            // On its way to a disk that hangs. What has begun is noted: whoever starts the next
+            // instance flushes the store first, in another process recovery does.
+            let born = async { disk.bear(first.clone()).await.map_err(|e| e.to_string()) };
+            self.unless_stopping(born).await?;
             leads_by_birth = true;
         }
         let (peers, view) = (self.peers().clone(), group.view.clone());
