@@ -128,6 +128,8 @@ pub(crate) struct Directory {
     /// Voters that are helped to catch up, and whether their links came up once more meanwhile.
     pub(super) helped: Mutex<BTreeMap<NodeId, bool>>,
     subscriptions: AtomicU64,
+    /// How often a link to another voter came up.
+    links_up: AtomicU64,
     /// What openraft's tasks report to.
     pub(super) quiet: tracing::Dispatch,
 }
@@ -183,6 +185,7 @@ impl Directory {
             settling: Arc::new(Semaphore::new(GROUPS_AT_ONCE)),
             helped: Mutex::default(),
             subscriptions: AtomicU64::new(0),
+            links_up: AtomicU64::new(0),
             quiet: super::runtime::quiet(),
         })
     }
@@ -292,6 +295,10 @@ impl Directory {
         self.subscriptions.fetch_add(1, Ordering::Relaxed) + 1
     }
 
+    pub(super) fn links_up(&self) -> u64 {
+        self.links_up.load(Ordering::SeqCst)
+    }
+
     /// The store, if this node may vote.
     pub(super) fn store(&self) -> Result<&Store, String> {
         let Some(store) = &self.store else {
@@ -329,6 +336,8 @@ impl Directory {
     /// A link to `node` is up: call after [`Peers::is_linked`] says so.
     pub(crate) fn link_up(self: &Arc<Self>, node: NodeId) {
         if self.peers.is_voter() && self.peers.voters().contains(&node) {
+            // Counted first: an instance that is not in its berth yet sees that it missed one.
+            self.links_up.fetch_add(1, Ordering::SeqCst);
             self.for_awake(move |_, replica| async move { replica.linked(node).await });
             self.help(node);
         }

@@ -78,6 +78,7 @@ impl Directory {
             self.unless_stopping(born).await?;
             leads_by_birth = true;
         }
+        let links_up = self.links_up();
         let (peers, view) = (self.peers().clone(), group.view.clone());
         let leads = leads_by_birth || leads_on;
         let start = Replica::start(peers, disk, view, &self.quiet, leads, (lease, end));
@@ -85,8 +86,22 @@ impl Directory {
         if leads_on {
             replica.until_leading().await;
         }
-        group.berth.fill(replica.clone());
+        self.fill(group, &replica, links_up);
         Ok((replica, leads_by_birth))
+    }
+
+    /// Puts an instance that was started at a time of `links_up` into its berth. Links that came
+    /// up since then did not find it there: it may lead, and wait for them for an hour.
+    pub(super) fn fill(&self, group: &Group, replica: &Arc<Replica>, links_up: u64) {
+        group.berth.fill(replica.clone());
+        if self.links_up() != links_up {
+            let (replica, voters) = (replica.clone(), self.peers().linked_voters());
+            self.peers().spawn(Box::pin(async move {
+                for voter in voters {
+                    replica.linked(voter).await;
+                }
+            }));
+        }
     }
 
     /// As without the berth's lock: whoever comes meanwhile starts another one.

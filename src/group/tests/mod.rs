@@ -10,6 +10,7 @@ mod limits;
 mod restarts;
 mod schedules;
 mod sleep;
+mod sleep_links;
 mod sleep_races;
 mod sleep_stalls;
 mod suite;
