@@ -44,7 +44,7 @@ pub(crate) struct Group {
     /// For while no replica is awake.
     last_known: Mutex<LastKnown>,
     /// It came to be known here by another node, and counts as such.
-    of_others: bool,
+    pub(super) of_others: bool,
 }
 
 /// Who committed something last or led when the replica fell asleep, and the term if that is known.
@@ -109,7 +109,7 @@ pub(crate) struct Directory {
     down: CancellationToken,
     groups: Mutex<BTreeMap<GroupId, Arc<Group>>>,
     /// How many of them are of others; changed under the lock of `groups`.
-    of_others: AtomicUsize,
+    pub(super) of_others: AtomicUsize,
     /// Values that others have proposed here.
     pub(crate) proposed: Arc<Pool>,
     /// What is on the way to subscribers.
@@ -198,8 +198,13 @@ impl Directory {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn all(&self) -> Vec<Arc<Group>> {
-        self.groups().values().cloned().collect()
+    /// Goes through all groups. They are held meanwhile, so whoever lets go of one then is not the
+    /// last to do so, and does not forget it.
+    pub(super) fn for_all(&self, look: impl FnMut(&Arc<Group>)) {
+        let all: Vec<_> = self.groups().values().cloned().collect();
+        all.iter().for_each(look);
+        drop(all);
+        self.forget_all_idle();
     }
 
     pub(super) fn group(&self, id: GroupId) -> Arc<Group> {
@@ -263,24 +268,6 @@ impl Directory {
             self.join(&group);
         } else {
             self.forget_idle(group);
-        }
-    }
-
-    /// Lets go of a group and forgets it if nobody needs it. Whoever was at work on one ends
-    /// here, and the last to come sees that the map's own reference is the only one left.
-    pub(super) fn forget_idle(&self, group: Arc<Group>) {
-        let id = group.id();
-        drop(group);
-        let mut groups = self.groups();
-        let idle = |group: &Arc<Group>| {
-            // A berth that is taken holds the group, too.
-            Arc::strong_count(group) == 1 && !group.berth.is_awake() && group.view.is_idle()
-        };
-        if groups.get(&id).is_some_and(idle) {
-            let forgotten = groups.remove(&id);
-            if forgotten.is_some_and(|group| group.of_others) {
-                self.of_others.fetch_sub(1, Ordering::Relaxed);
-            }
         }
     }
 
@@ -362,11 +349,11 @@ impl Directory {
                 }
             });
         }
-        for group in self.all() {
+        self.for_all(|group| {
             if group.view.unfollow(node) && !self.peers.is_voter() {
                 group.view.go_offline();
             }
-        }
+        });
         self.touch_changed();
     }
 
@@ -383,14 +370,12 @@ impl Directory {
         };
         if was && !is {
             self.orphan_subscribers();
-            for group in self.all() {
+            self.for_all(|group| {
                 group.view.go_offline();
-            }
+            });
         }
         if is {
-            for group in self.all() {
-                self.join(&group);
-            }
+            self.for_all(|group| self.join(group));
         }
     }
 
@@ -471,8 +456,8 @@ impl Directory {
 
     /// What is known of every group in use here, in order of group id.
     pub(crate) fn status(&self) -> Vec<GroupStatus> {
-        let all = self.all();
-        let status = all.iter().map(|group| {
+        let mut status = Vec::new();
+        self.for_all(|group| {
             let awake = group.awake();
             let (term, leader) = match &awake {
                 Some(replica) => replica.term(),
@@ -481,7 +466,7 @@ impl Directory {
                     (known.term, known.leader)
                 }
             };
-            GroupStatus {
+            status.push(GroupStatus {
                 group: group.id(),
                 version: group.view.version(),
                 decided: group.view.record().is_some(),
@@ -489,8 +474,8 @@ impl Directory {
                 awake: awake.is_some(),
                 leader,
                 term,
-            }
+            });
         });
-        status.collect()
+        status
     }
 }

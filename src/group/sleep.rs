@@ -60,6 +60,7 @@ impl Directory {
                     }
                 })
                 .await;
+            self.forget_all_idle();
             if self.berths.end_sweep() {
                 return;
             }

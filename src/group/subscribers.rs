@@ -100,13 +100,13 @@ impl Directory {
 
     /// `voter` does not serve our subscriptions any more.
     pub(super) fn orphaned_by(self: &Arc<Self>, voter: NodeId) {
-        for group in self.all() {
+        self.for_all(|group| {
             if group.view.unfollow(voter) {
                 if !self.peers().is_voter() {
                     group.view.go_offline();
                 }
-                self.join(&group);
+                self.join(group);
             }
-        }
+        });
     }
 }
