@@ -41,6 +41,8 @@ pub(super) struct Checked {
     pub(super) leads: bool,
     /// Those in reach: each has applied `last`, durably, or is noted as one that has not.
     pub(super) voters: Vec<NodeId>,
+    /// Those of them that refuse the group: they are owed notices for ever.
+    pub(super) refused: Vec<NodeId>,
 }
 
 impl Directory {
@@ -125,6 +127,10 @@ impl Directory {
                 .berth
                 .clear_if(|replica| self.is_as_checked(replica, &checked));
             let Some(replica) = taken else {
+                // Not at every look: each writes marks.
+                if let Some(replica) = group.awake() {
+                    replica.touch();
+                }
                 return Ok(());
             };
             let (term, leader) = replica.term();
@@ -159,6 +165,7 @@ impl Directory {
             last,
             leads,
             voters: Vec::new(),
+            refused: Vec::new(),
         };
         if !leads {
             // A disk that hangs would keep the group from waking.
@@ -196,7 +203,10 @@ impl Directory {
                     return Ok(None);
                 }
                 // It cannot serve the group, however often it is asked.
-                Some((voter, Response::Refused { .. })) => checked.voters.push(voter),
+                Some((voter, Response::Refused { .. })) => {
+                    checked.voters.push(voter);
+                    checked.refused.push(voter);
+                }
                 _ => return Ok(None),
             }
         }
@@ -214,7 +224,7 @@ impl Directory {
             && replica.leads() == checked.leads
             // One that is linked since then was told of no mark.
             && (!checked.leads || linked.all(|voter| checked.voters.contains(&voter)))
-            && !replica.owes_notice()
+            && !replica.owes_notice_but_to(&checked.refused)
     }
 }
 
