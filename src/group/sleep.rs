@@ -43,6 +43,8 @@ pub(super) struct Checked {
     pub(super) voters: Vec<NodeId>,
     /// Those of them that refuse the group: they are owed notices for ever.
     pub(super) refused: Vec<NodeId>,
+    /// It makes room, whatever it still waits for: the marks say that it does.
+    pub(super) yields: bool,
 }
 
 impl Directory {
@@ -82,7 +84,7 @@ impl Directory {
         #[cfg(test)]
         self.berths.trip(group.id());
         let is_unsettled = group.awake().is_some_and(|replica| replica.is_unsettled());
-        if is_unsettled {
+        if is_unsettled && !self.berths.are_crowded() {
             self.settle_aside(&group);
         } else if let Some(change) = self.try_change(&group) {
             let rested = self.unless_stopping(self.put_to_sleep(&group, change));
@@ -133,6 +135,13 @@ impl Directory {
                 }
                 return Ok(());
             };
+            if checked.yields {
+                // Later, when there is room: not before this one is gone.
+                checked
+                    .voters
+                    .into_iter()
+                    .for_each(|voter| self.help(voter));
+            }
             let (term, leader) = replica.term();
             group.remember(term, leader.or_else(|| replica.leader()));
             led = replica.leads();
@@ -159,6 +168,7 @@ impl Directory {
         };
         let (_, last, _) = replica.status();
         let leads = replica.leads();
+        let is_unsettled = replica.is_unsettled();
         // While others are asked, the replica is not in use.
         drop(replica);
         let mut checked = Checked {
@@ -166,7 +176,19 @@ impl Directory {
             leads,
             voters: Vec::new(),
             refused: Vec::new(),
+            yields: false,
         };
+        let mut behind: Vec<NodeId> = self.peers().voters().iter().copied().collect();
+        behind.retain(|voter| *voter != self.peers().me());
+        // What this one waits for may want a berth elsewhere, which is taken by what waits for one
+        // here: none is kept for that.
+        let is_crowded = self.berths.are_crowded();
+        if is_unsettled && is_crowded {
+            checked.voters = self.peers().linked_voters();
+            checked.yields = true;
+            self.mark(group.id(), &behind).await?;
+            return Ok(Some(checked));
+        }
         if !leads {
             // A disk that hangs would keep the group from waking.
             let flushed = self.store()?.flush().await;
@@ -185,13 +207,15 @@ impl Directory {
                 }
             })
             .collect();
-        let mut behind: Vec<NodeId> = self.peers().voters().iter().copied().collect();
-        behind.retain(|voter| *voter != self.peers().me());
         while let Some(answer) = answers.next().await {
             match answer {
                 Some((voter, Response::Status { applied, .. })) if applied >= last => {
                     behind.retain(|other| *other != voter);
                     checked.voters.push(voter);
+                }
+                Some((voter, Response::Status { .. })) if is_crowded => {
+                    checked.voters.push(voter);
+                    checked.yields = true;
                 }
                 Some((voter, Response::Status { .. })) => {
                     // It hears how far the log is committed, and all others with it: not at
@@ -219,12 +243,14 @@ impl Directory {
         let mut linked = self.peers().linked_voters().into_iter();
         self.is_idle(replica)
             && last == checked.last
-            && last <= applied
-            && !replica.is_unsettled()
             && replica.leads() == checked.leads
             // One that is linked since then was told of no mark.
-            && (!checked.leads || linked.all(|voter| checked.voters.contains(&voter)))
-            && !replica.owes_notice_but_to(&checked.refused)
+            && (!(checked.leads || checked.yields)
+                || linked.all(|voter| checked.voters.contains(&voter)))
+            && (checked.yields
+                || (last <= applied
+                    && !replica.is_unsettled()
+                    && !replica.owes_notice_but_to(&checked.refused)))
     }
 }
 

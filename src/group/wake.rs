@@ -19,6 +19,16 @@ use super::disk::Disk;
 use super::lease::Lease;
 use super::replica::Replica;
 
+/// Why a group is woken.
+#[derive(Clone, Copy)]
+pub(super) enum Cause<'a> {
+    /// A message of Raft.
+    Message,
+    /// To propose or settle something. The command is written first, if the group is newborn and
+    /// this voter leads it by birth: then the replica leads, and its log begins with it.
+    Ask(Option<&'a Command>),
+}
+
 /// The right to start or end a group's instance.
 pub(super) struct Change<'a> {
     pub(super) past: MutexGuard<'a, Past>,
@@ -26,18 +36,18 @@ pub(super) struct Change<'a> {
 }
 
 impl Directory {
-    /// This voter's replica of the group, woken if need be. Why not, if it cannot be.
+    /// This voter's replica of the group, woken for a message of Raft if need be. Why not, if it
+    /// cannot be.
     pub(super) async fn wake(self: &Arc<Self>, group: &Arc<Group>) -> Result<Arc<Replica>, String> {
-        let (replica, _) = self.wake_with(group, None).await?;
+        let (replica, _) = self.wake_for(group, Cause::Message).await?;
         Ok(replica)
     }
 
-    /// Also writes `first`, if the group is newborn and this voter leads it by birth: then the
-    /// replica leads, and its log begins with that command. Whether that is so.
-    pub(super) async fn wake_with(
+    /// The same for any cause, and whether its command was written.
+    pub(super) async fn wake_for(
         self: &Arc<Self>,
         group: &Arc<Group>,
-        first: Option<&Command>,
+        cause: Cause<'_>,
     ) -> Result<(Arc<Replica>, bool), String> {
         let store = self.store()?;
         if let Some(awake) = in_use(group) {
@@ -61,14 +71,14 @@ impl Directory {
         }
         let held = self.load(store, group.id())?;
         let disk = Disk::new(store.clone(), group.id(), held);
-        self.take_berth(group)?;
+        self.take_berth(group, cause)?;
         // Nothing of a leader that was put to sleep is lost, so it goes on leading, unless others
         // have elected meanwhile: then it learns that from their first answer.
         let leads_on = change.past.led() && disk.is_of_leader(self.peers().me());
         let lease = change.past.begin();
         let end = change.past.end().expect("it has just begun").clone();
         let mut leads_by_birth = false;
-        if let Some(first) = first
+        if let Cause::Ask(Some(first)) = cause
             && disk.is_firstborn(self.peers().me())
             && self.peers().in_touch()
         {
@@ -118,8 +128,9 @@ impl Directory {
         Ok(replica)
     }
 
-    fn take_berth(self: &Arc<Self>, group: &Arc<Group>) -> Result<(), String> {
-        let starts_sweep = self.berths.take(group);
+    fn take_berth(self: &Arc<Self>, group: &Arc<Group>, cause: Cause<'_>) -> Result<(), String> {
+        let is_raft = matches!(cause, Cause::Message);
+        let starts_sweep = self.berths.take(group, is_raft);
         let starts_sweep =
             starts_sweep.map_err(|max| format!("{max} groups are awake here already"))?;
         if starts_sweep {

@@ -12,6 +12,7 @@ mod schedules;
 mod sleep;
 mod sleep_links;
 mod sleep_races;
+mod sleep_room;
 mod sleep_stalls;
 mod suite;
 
