@@ -114,7 +114,7 @@ impl Directory {
         loop {
             let page = match self.store() {
                 Ok(store) => store.scan_page(&prefix, &after, MARKS_A_PAGE),
-                // The voter's links come up once more when this one may vote.
+                // It stops, or may not vote yet: then it has never marked anything.
                 Err(_) => return true,
             };
             let Ok((marks, next)) = page else {
@@ -155,7 +155,8 @@ impl Directory {
                         return Helped::Done;
                     }
                 }
-                // It cannot serve the group, however often it is asked.
+                // It cannot serve the group, however often it is asked, or it may not vote yet,
+                // which nobody is told when it changes. Asking on would cost messages for ever.
                 Ok(Response::Refused { .. }) => return Helped::GivenUp,
                 _ => return Helped::Later,
             }
