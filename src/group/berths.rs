@@ -22,8 +22,20 @@ struct Inner {
     swept: bool,
     #[cfg(test)]
     taken_ever: u64,
+    /// The most that were taken at once.
+    #[cfg(test)]
+    most: usize,
     #[cfg(test)]
     tripped: Option<GroupId>,
+}
+
+impl Inner {
+    /// How many may be taken for another reason than a message of Raft. With all berths open to
+    /// proposals, voters that are full of what they want to send each other would wait for room
+    /// at each other for ever.
+    fn own_max(&self) -> usize {
+        self.max - self.max / 4
+    }
 }
 
 impl Berths {
@@ -35,6 +47,8 @@ impl Berths {
             #[cfg(test)]
             taken_ever: 0,
             #[cfg(test)]
+            most: 0,
+            #[cfg(test)]
             tripped: None,
         }))
     }
@@ -44,17 +58,19 @@ impl Berths {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the group's berth; whether the caller is to start the sweep. The error says how many
-    /// are taken, if there is none left.
-    pub(crate) fn take(&self, group: &Arc<Group>) -> Result<bool, usize> {
+    /// Takes the group's berth, for a message of Raft or else; whether the caller is to start the
+    /// sweep. The error says how many may be taken for that, if there is none left.
+    pub(crate) fn take(&self, group: &Arc<Group>, is_raft: bool) -> Result<bool, usize> {
         let mut inner = self.inner();
-        if inner.taken.len() >= inner.max && !inner.taken.contains_key(&group.id()) {
-            return Err(inner.max);
+        let max = if is_raft { inner.max } else { inner.own_max() };
+        if inner.taken.len() >= max && !inner.taken.contains_key(&group.id()) {
+            return Err(max);
         }
         inner.taken.insert(group.id(), group.clone());
         #[cfg(test)]
         {
             inner.taken_ever += 1;
+            inner.most = inner.most.max(inner.taken.len());
         }
         Ok(!std::mem::replace(&mut inner.swept, true))
     }
@@ -77,6 +93,12 @@ impl Berths {
     pub(crate) fn are_scarce(&self) -> bool {
         let inner = self.inner();
         inner.taken.len() > inner.max / 2
+    }
+
+    /// What is kept for messages of Raft is in use.
+    pub(crate) fn are_crowded(&self) -> bool {
+        let inner = self.inner();
+        inner.taken.len() > inner.own_max()
     }
 
     /// Whether the sweep ends: nothing is left to look at. Whoever takes a berth next starts it.
@@ -106,6 +128,11 @@ impl Berths {
     #[cfg(test)]
     pub(crate) fn is_swept(&self) -> bool {
         self.inner().swept
+    }
+
+    #[cfg(test)]
+    pub(crate) fn most(&self) -> usize {
+        self.inner().most
     }
 
     /// How many are taken, and how many ever were.

@@ -44,7 +44,7 @@ pub(crate) struct Group {
     /// For while no replica is awake.
     last_known: Mutex<LastKnown>,
     /// It came to be known here by another node, and counts as such.
-    of_others: bool,
+    pub(super) of_others: bool,
 }
 
 /// Who committed something last or led when the replica fell asleep, and the term if that is known.
@@ -109,7 +109,7 @@ pub(crate) struct Directory {
     down: CancellationToken,
     groups: Mutex<BTreeMap<GroupId, Arc<Group>>>,
     /// How many of them are of others; changed under the lock of `groups`.
-    of_others: AtomicUsize,
+    pub(super) of_others: AtomicUsize,
     /// Values that others have proposed here.
     pub(crate) proposed: Arc<Pool>,
     /// What is on the way to subscribers.
@@ -128,6 +128,8 @@ pub(crate) struct Directory {
     /// Voters that are helped to catch up, and whether their links came up once more meanwhile.
     pub(super) helped: Mutex<BTreeMap<NodeId, bool>>,
     subscriptions: AtomicU64,
+    /// How often a link to another voter came up.
+    links_up: AtomicU64,
     /// What openraft's tasks report to.
     pub(super) quiet: tracing::Dispatch,
 }
@@ -183,6 +185,7 @@ impl Directory {
             settling: Arc::new(Semaphore::new(GROUPS_AT_ONCE)),
             helped: Mutex::default(),
             subscriptions: AtomicU64::new(0),
+            links_up: AtomicU64::new(0),
             quiet: super::runtime::quiet(),
         })
     }
@@ -195,8 +198,13 @@ impl Directory {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn all(&self) -> Vec<Arc<Group>> {
-        self.groups().values().cloned().collect()
+    /// Goes through all groups. They are held meanwhile, so whoever lets go of one then is not the
+    /// last to do so, and does not forget it.
+    pub(super) fn for_all(&self, look: impl FnMut(&Arc<Group>)) {
+        let all: Vec<_> = self.groups().values().cloned().collect();
+        all.iter().for_each(look);
+        drop(all);
+        self.forget_all_idle();
     }
 
     pub(super) fn group(&self, id: GroupId) -> Arc<Group> {
@@ -263,24 +271,6 @@ impl Directory {
         }
     }
 
-    /// Lets go of a group and forgets it if nobody needs it. Whoever was at work on one ends
-    /// here, and the last to come sees that the map's own reference is the only one left.
-    pub(super) fn forget_idle(&self, group: Arc<Group>) {
-        let id = group.id();
-        drop(group);
-        let mut groups = self.groups();
-        let idle = |group: &Arc<Group>| {
-            // A berth that is taken holds the group, too.
-            Arc::strong_count(group) == 1 && !group.berth.is_awake() && group.view.is_idle()
-        };
-        if groups.get(&id).is_some_and(idle) {
-            let forgotten = groups.remove(&id);
-            if forgotten.is_some_and(|group| group.of_others) {
-                self.of_others.fetch_sub(1, Ordering::Relaxed);
-            }
-        }
-    }
-
     /// More is waiting for this voter's disk than it should be asked to take.
     pub(super) fn is_overloaded(&self) -> bool {
         let queued = self.store.as_ref().map_or(0, Store::queued_bytes);
@@ -290,6 +280,10 @@ impl Directory {
     /// A number for a new subscription at another voter, greater than all before.
     pub(super) fn subscription_number(&self) -> u64 {
         self.subscriptions.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(super) fn links_up(&self) -> u64 {
+        self.links_up.load(Ordering::SeqCst)
     }
 
     /// The store, if this node may vote.
@@ -329,6 +323,8 @@ impl Directory {
     /// A link to `node` is up: call after [`Peers::is_linked`] says so.
     pub(crate) fn link_up(self: &Arc<Self>, node: NodeId) {
         if self.peers.is_voter() && self.peers.voters().contains(&node) {
+            // Counted first: an instance that is not in its berth yet sees that it missed one.
+            self.links_up.fetch_add(1, Ordering::SeqCst);
             self.for_awake(move |_, replica| async move { replica.linked(node).await });
             self.help(node);
         }
@@ -353,11 +349,11 @@ impl Directory {
                 }
             });
         }
-        for group in self.all() {
+        self.for_all(|group| {
             if group.view.unfollow(node) && !self.peers.is_voter() {
                 group.view.go_offline();
             }
-        }
+        });
         self.touch_changed();
     }
 
@@ -374,14 +370,12 @@ impl Directory {
         };
         if was && !is {
             self.orphan_subscribers();
-            for group in self.all() {
+            self.for_all(|group| {
                 group.view.go_offline();
-            }
+            });
         }
         if is {
-            for group in self.all() {
-                self.join(&group);
-            }
+            self.for_all(|group| self.join(group));
         }
     }
 
@@ -462,8 +456,8 @@ impl Directory {
 
     /// What is known of every group in use here, in order of group id.
     pub(crate) fn status(&self) -> Vec<GroupStatus> {
-        let all = self.all();
-        let status = all.iter().map(|group| {
+        let mut status = Vec::new();
+        self.for_all(|group| {
             let awake = group.awake();
             let (term, leader) = match &awake {
                 Some(replica) => replica.term(),
@@ -472,7 +466,7 @@ impl Directory {
                     (known.term, known.leader)
                 }
             };
-            GroupStatus {
+            status.push(GroupStatus {
                 group: group.id(),
                 version: group.view.version(),
                 decided: group.view.record().is_some(),
@@ -480,8 +474,8 @@ impl Directory {
                 awake: awake.is_some(),
                 leader,
                 term,
-            }
+            });
         });
-        status.collect()
+        status
     }
 }

@@ -91,6 +91,15 @@ impl Held {
         last.or(self.purged)
     }
 
+    /// It may wait for something that nobody is going to tell it or others: it has a tail, or
+    /// knows of no leader in its term. An election that was given up may have deposed one that
+    /// had yet to send an entry or a commit notice to some voter. Nothing was decided in a
+    /// group that has only been born, so nobody waits for that.
+    pub(crate) fn is_unsettled(&self) -> bool {
+        let (last, is_led) = (self.last(), self.vote.is_some_and(|vote| vote.committed));
+        last > self.applied.at || (last > Some(LogPosition::GENESIS) && !is_led)
+    }
+
     pub(crate) fn state(&self) -> State {
         State {
             version: self.applied.version,

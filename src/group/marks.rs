@@ -1,5 +1,7 @@
 //! Groups that some voter has not applied to the end, noted on the disk by the leader before it
 //! falls asleep. When the link to that voter is back they are looked at again, and no others.
+//! Also those in which a replica still waited for something when it had to make room: they are
+//! marked for all other voters, and looked at again while those are linked.
 //!
 //! Keys: `b`, the voter's id in 8 bytes and the group id. A mark may be out of date; that costs
 //! one question.
@@ -119,7 +121,7 @@ impl Directory {
         loop {
             let page = match self.store() {
                 Ok(store) => store.scan_page(&prefix, &after, MARKS_A_PAGE),
-                // The voter's links come up once more when this one may vote.
+                // It stops, or may not vote yet: then it has never marked anything.
                 Err(_) => return true,
             };
             let Ok((marks, next)) = page else {
@@ -160,19 +162,25 @@ impl Directory {
                         return Helped::Done;
                     }
                 }
-                // It cannot serve the group, however often it is asked.
+                // It cannot serve the group, however often it is asked, or it may not vote yet,
+                // which nobody is told when it changes. Asking on would cost messages for ever.
                 Ok(Response::Refused { .. }) => return Helped::GivenUp,
                 _ => return Helped::Later,
             }
             // Whoever leads then sends the voter all that it lacks.
-            self.serve(&group, Ask::Settle, 1, deadline, None).await;
+            let served = self.serve(&group, Ask::Settle, 1, deadline, None).await;
+            if let Some(Response::Refused { .. }) = served {
+                // No room, as a rule.
+                return Helped::Later;
+            }
             let pause = Duration::from_millis(20 + self.peers().jitter_ms(80));
             tokio::time::sleep(pause).await;
         }
         Helped::Later
     }
 
-    /// Deletes a mark if the voter has applied all that is held here; whether it has.
+    /// Deletes a mark if the voter has applied all that is held here, and this one waits for
+    /// nothing itself; whether that is so.
     async fn unmark(&self, voter: NodeId, group: &Group, applied: Option<LogPosition>) -> bool {
         // A mark that is written from now on says more than `applied` does: it is written under
         // the same lock, and stays.
@@ -182,14 +190,14 @@ impl Directory {
         let Ok(store) = self.store() else {
             return false;
         };
-        let last = match group.awake() {
-            Some(replica) => replica.status().1,
+        let (last, is_unsettled) = match group.awake() {
+            Some(replica) => (replica.status().1, replica.is_unsettled()),
             None => match self.load(store, group.id()) {
-                Ok(held) => held.last(),
+                Ok(held) => (held.last(), held.is_unsettled()),
                 Err(_) => return false,
             },
         };
-        if applied < last {
+        if applied < last || is_unsettled {
             return false;
         }
         let mut batch = Batch::default();

@@ -194,7 +194,12 @@ impl Replica {
 
     /// A voter in reach may not know how far this leader's log is committed.
     pub(crate) fn owes_notice(&self) -> bool {
-        self.leads() && self.notices.any(|voter| self.peers.is_linked(voter))
+        self.owes_notice_but_to(&[])
+    }
+
+    pub(crate) fn owes_notice_but_to(&self, others: &[NodeId]) -> bool {
+        let is_owed = |voter| !others.contains(&voter) && self.peers.is_linked(voter);
+        self.leads() && self.notices.any(is_owed)
     }
 
     /// The term, and who leads in it if that is known here.
@@ -228,14 +233,8 @@ impl Replica {
         held.last() > held.applied.at
     }
 
-    /// It may wait for something that nobody is going to tell it or others: it has a tail, or
-    /// knows of no leader in its term. An election that was given up may have deposed one that
-    /// had yet to send an entry or a commit notice to some voter. Nothing was decided in a
-    /// group that has only been born, so nobody waits for that.
     pub(crate) fn is_unsettled(&self) -> bool {
-        let held = self.disk.held();
-        let is_led = held.vote.is_some_and(|vote| vote.committed);
-        held.last() > held.applied.at || (held.last() > Some(LogPosition::GENESIS) && !is_led)
+        self.disk.held().is_unsettled()
     }
 
     /// Finds the leader, or becomes it. A known leader counts only while `may_lead` says so.

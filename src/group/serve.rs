@@ -17,6 +17,7 @@ use super::replica::Lead;
 use super::route::{Ask, NoAnswer};
 use super::sound;
 use super::visit::wait_in;
+use super::wake::Cause;
 use super::wire::{Body, EPOCH, HOPS_MAX, RaftRequest, Request, Response};
 
 /// The longest that a request of another node may keep this one busy, in milliseconds.
@@ -211,7 +212,7 @@ impl Directory {
             Ask::Commit(command @ Command::Set { .. }) => Some(command),
             _ => None,
         };
-        let (replica, leads_by_birth) = match self.wake_with(group, first).await {
+        let (replica, leads_by_birth) = match self.wake_for(group, Cause::Ask(first)).await {
             Ok(woken) => woken,
             Err(reason) => return Some(Response::Refused { reason }),
         };

@@ -41,6 +41,10 @@ pub(super) struct Checked {
     pub(super) leads: bool,
     /// Those in reach: each has applied `last`, durably, or is noted as one that has not.
     pub(super) voters: Vec<NodeId>,
+    /// Those of them that refuse the group: they are owed notices for ever.
+    pub(super) refused: Vec<NodeId>,
+    /// It makes room, whatever it still waits for: the marks say that it does.
+    pub(super) yields: bool,
 }
 
 impl Directory {
@@ -60,6 +64,7 @@ impl Directory {
                     }
                 })
                 .await;
+            self.forget_all_idle();
             if self.berths.end_sweep() {
                 return;
             }
@@ -79,7 +84,7 @@ impl Directory {
         #[cfg(test)]
         self.berths.trip(group.id());
         let is_unsettled = group.awake().is_some_and(|replica| replica.is_unsettled());
-        if is_unsettled {
+        if is_unsettled && !self.berths.are_crowded() {
             self.settle_aside(&group);
         } else if let Some(change) = self.try_change(&group) {
             let rested = self.unless_stopping(self.put_to_sleep(&group, change));
@@ -124,8 +129,19 @@ impl Directory {
                 .berth
                 .clear_if(|replica| self.is_as_checked(replica, &checked));
             let Some(replica) = taken else {
+                // Not at every look: each writes marks.
+                if let Some(replica) = group.awake() {
+                    replica.touch();
+                }
                 return Ok(());
             };
+            if checked.yields {
+                // Later, when there is room: not before this one is gone.
+                checked
+                    .voters
+                    .into_iter()
+                    .for_each(|voter| self.help(voter));
+            }
             let (term, leader) = replica.term();
             group.remember(term, leader.or_else(|| replica.leader()));
             led = replica.leads();
@@ -152,13 +168,27 @@ impl Directory {
         };
         let (_, last, _) = replica.status();
         let leads = replica.leads();
+        let is_unsettled = replica.is_unsettled();
         // While others are asked, the replica is not in use.
         drop(replica);
         let mut checked = Checked {
             last,
             leads,
             voters: Vec::new(),
+            refused: Vec::new(),
+            yields: false,
         };
+        let mut behind: Vec<NodeId> = self.peers().voters().iter().copied().collect();
+        behind.retain(|voter| *voter != self.peers().me());
+        // What this one waits for may want a berth elsewhere, which is taken by what waits for one
+        // here: none is kept for that.
+        let is_crowded = self.berths.are_crowded();
+        if is_unsettled && is_crowded {
+            checked.voters = self.peers().linked_voters();
+            checked.yields = true;
+            self.mark(group.id(), &behind).await?;
+            return Ok(Some(checked));
+        }
         if !leads {
             // A disk that hangs would keep the group from waking.
             let flushed = self.store()?.flush().await;
@@ -177,8 +207,6 @@ impl Directory {
                 }
             })
             .collect();
-        let mut behind: Vec<NodeId> = self.peers().voters().iter().copied().collect();
-        behind.retain(|voter| *voter != self.peers().me());
         while let Some(answer) = answers.next().await {
             match answer {
                 Some((voter, Response::Status { applied, .. }))
@@ -186,6 +214,10 @@ impl Directory {
                 {
                     behind.retain(|other| *other != voter);
                     checked.voters.push(voter);
+                }
+                Some((voter, Response::Status { .. })) if is_crowded => {
+                    checked.voters.push(voter);
+                    checked.yields = true;
                 }
                 Some((voter, Response::Status { .. })) => {
                     // It hears how far the log is committed, and all others with it: not at
@@ -197,7 +229,10 @@ impl Directory {
                     return Ok(None);
                 }
                 // It cannot serve the group, however often it is asked.
-                Some((voter, Response::Refused { .. })) => checked.voters.push(voter),
+                Some((voter, Response::Refused { .. })) => {
+                    checked.voters.push(voter);
+                    checked.refused.push(voter);
+                }
                 _ => return Ok(None),
             }
         }
@@ -210,12 +245,15 @@ impl Directory {
         let mut linked = self.peers().linked_voters().into_iter();
         self.is_idle(replica)
             && last == checked.last
-            && last <= applied
-            && !replica.is_unsettled()
             && replica.leads() == checked.leads
             // One that is linked since then was told of no mark.
-            && (!checked.leads || linked.all(|voter| checked.voters.contains(&voter)))
-            && (!replica.owes_notice() || planted(Bug::SleepsTooEarly))
+            && (!(checked.leads || checked.yields)
+                || linked.all(|voter| checked.voters.contains(&voter)))
+            && (checked.yields
+                || planted(Bug::SleepsTooEarly)
+                || (last <= applied
+                    && !replica.is_unsettled()
+                    && !replica.owes_notice_but_to(&checked.refused)))
     }
 }
 

@@ -10,14 +10,15 @@ use crate::id::{GroupId, NodeId};
 use super::directory::{Directory, Group};
 use super::push::Pusher;
 use super::visit::GROUPS_OF_OTHERS_MAX;
-use super::wire::{Body, Request};
+use super::wire::{Body, Request, Response};
 
 /// The most groups that one observer may follow at this voter.
 pub(crate) const SUBSCRIPTIONS_PER_OBSERVER_MAX: usize = 16_384;
 
-/// How long a peer may take to confirm that it is no longer served. One that means well and takes
-/// longer has lost its link.
-const ORPHAN_MS: u64 = 10_000;
+/// How long a peer may take to confirm that it is no longer served before it is told again, and the
+/// pause before that, in milliseconds.
+const ORPHAN_MS: u64 = 1_000;
+const ORPHAN_PAUSE_MS: u64 = 200;
 
 impl Directory {
     /// Registers `peer` for every commit of the group.
@@ -89,24 +90,37 @@ impl Directory {
         };
         for peer in peers {
             self.drop_subscriptions(peer);
-            let request = Request::new(GroupId::from_bytes([0; 32]), Body::Orphaned);
-            let call = self.peers().call(peer, request.encode());
-            self.peers().spawn(Box::pin(async move {
-                // A peer that cannot be told notices the dropped link itself.
-                let _ = timeout(Duration::from_millis(ORPHAN_MS), call).await;
-            }));
+            let this = self.clone();
+            self.peers()
+                .spawn(Box::pin(async move { this.tell_orphan(peer).await }));
+        }
+    }
+
+    /// Until the peer knows, it waits for what nobody sends. One whose link drops notices by itself.
+    async fn tell_orphan(self: &Arc<Self>, peer: NodeId) {
+        let request = Request::new(GroupId::from_bytes([0; 32]), Body::Orphaned).encode();
+        while self.peers().is_linked(peer) {
+            let call = self.peers().call(peer, request.clone());
+            let told = timeout(Duration::from_millis(ORPHAN_MS), call).await;
+            if let Ok(Ok(frame)) = told
+                && Response::decode(&frame) == Ok(Response::Done)
+            {
+                return;
+            }
+            let pause = ORPHAN_PAUSE_MS + self.peers().jitter_ms(ORPHAN_PAUSE_MS);
+            tokio::time::sleep(Duration::from_millis(pause)).await;
         }
     }
 
     /// `voter` does not serve our subscriptions any more.
     pub(super) fn orphaned_by(self: &Arc<Self>, voter: NodeId) {
-        for group in self.all() {
+        self.for_all(|group| {
             if group.view.unfollow(voter) {
                 if !self.peers().is_voter() {
                     group.view.go_offline();
                 }
-                self.join(&group);
+                self.join(group);
             }
-        }
+        });
     }
 }

@@ -1,7 +1,9 @@
-//! What a request of another node makes this one keep: a group, for as long as it takes.
+//! What a request of another node makes this one keep: a group, for as long as it takes. And how
+//! groups that nobody needs any more are forgotten.
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::id::{GroupId, NodeId};
 use crate::machine::Command;
@@ -61,6 +63,44 @@ impl Directory {
             group: Some(group),
         })
     }
+
+    /// Lets go of a group and forgets it if nobody needs it. Whoever was at work on one ends
+    /// here, and the last to come sees that the map's own reference is the only one left.
+    pub(super) fn forget_idle(&self, group: Arc<Group>) {
+        let id = group.id();
+        drop(group);
+        let mut groups = self.groups();
+        if groups.get(&id).is_some_and(is_idle)
+            && let Some(group) = groups.remove(&id)
+        {
+            self.forgotten(&group);
+        }
+    }
+
+    /// Forgets all that nobody needs: what held one for a moment only, and is gone, may have hidden
+    /// that from whoever let go of it.
+    pub(super) fn forget_all_idle(&self) {
+        self.groups().retain(|_, group| {
+            let idle = is_idle(group);
+            if idle {
+                self.forgotten(group);
+            }
+            !idle
+        });
+    }
+
+    /// The caller holds the lock of `groups`.
+    fn forgotten(&self, group: &Group) {
+        if group.of_others {
+            self.of_others.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Nobody but the map holds it, and whoever takes it from there holds the map's lock.
+fn is_idle(group: &Arc<Group>) -> bool {
+    // A berth that is taken holds the group, too.
+    Arc::strong_count(group) == 1 && !group.berth.is_awake() && group.view.is_idle()
 }
 
 /// What a command costs while it waits; `None` if too much is waiting already.

@@ -19,6 +19,16 @@ use super::disk::Disk;
 use super::lease::Lease;
 use super::replica::Replica;
 
+/// Why a group is woken.
+#[derive(Clone, Copy)]
+pub(super) enum Cause<'a> {
+    /// A message of Raft.
+    Message,
+    /// To propose or settle something. The command is written first, if the group is newborn and
+    /// this voter leads it by birth: then the replica leads, and its log begins with it.
+    Ask(Option<&'a Command>),
+}
+
 /// The right to start or end a group's instance.
 pub(super) struct Change<'a> {
     pub(super) past: MutexGuard<'a, Past>,
@@ -26,18 +36,18 @@ pub(super) struct Change<'a> {
 }
 
 impl Directory {
-    /// This voter's replica of the group, woken if need be. Why not, if it cannot be.
+    /// This voter's replica of the group, woken for a message of Raft if need be. Why not, if it
+    /// cannot be.
     pub(super) async fn wake(self: &Arc<Self>, group: &Arc<Group>) -> Result<Arc<Replica>, String> {
-        let (replica, _) = self.wake_with(group, None).await?;
+        let (replica, _) = self.wake_for(group, Cause::Message).await?;
         Ok(replica)
     }
 
-    /// Also writes `first`, if the group is newborn and this voter leads it by birth: then the
-    /// replica leads, and its log begins with that command. Whether that is so.
-    pub(super) async fn wake_with(
+    /// The same for any cause, and whether its command was written.
+    pub(super) async fn wake_for(
         self: &Arc<Self>,
         group: &Arc<Group>,
-        first: Option<&Command>,
+        cause: Cause<'_>,
     ) -> Result<(Arc<Replica>, bool), String> {
         let store = self.store()?;
         if let Some(awake) = in_use(group) {
@@ -61,21 +71,24 @@ impl Directory {
         }
         let held = self.load(store, group.id())?;
         let disk = Disk::new(store.clone(), group.id(), held);
-        self.take_berth(group)?;
+        self.take_berth(group, cause)?;
         // Nothing of a leader that was put to sleep is lost, so it goes on leading, unless others
         // have elected meanwhile: then it learns that from their first answer.
         let leads_on = change.past.led() && disk.is_of_leader(self.peers().me());
         let lease = change.past.begin();
         let end = change.past.end().expect("it has just begun").clone();
         let mut leads_by_birth = false;
-        if let Some(first) = first
+        if let Cause::Ask(Some(first)) = cause
             && disk.is_firstborn(self.peers().me())
             && self.peers().in_touch()
         {
-            let born = disk.bear(first.clone()).await;
-            born.map_err(|error| error.to_string())?;
+            // On its way to a disk that hangs. What has begun is noted: whoever starts the next
+            // instance flushes the store first, in another process recovery does.
+            let born = async { disk.bear(first.clone()).await.map_err(|e| e.to_string()) };
+            self.unless_stopping(born).await?;
             leads_by_birth = true;
         }
+        let links_up = self.links_up();
         let (peers, view) = (self.peers().clone(), group.view.clone());
         let leads = leads_by_birth || leads_on;
         let start = Replica::start(peers, disk, view, &self.quiet, leads, (lease, end));
@@ -83,8 +96,22 @@ impl Directory {
         if leads_on {
             replica.until_leading().await;
         }
-        group.berth.fill(replica.clone());
+        self.fill(group, &replica, links_up);
         Ok((replica, leads_by_birth))
+    }
+
+    /// Puts an instance that was started at a time of `links_up` into its berth. Links that came
+    /// up since then did not find it there: it may lead, and wait for them for an hour.
+    pub(super) fn fill(&self, group: &Group, replica: &Arc<Replica>, links_up: u64) {
+        group.berth.fill(replica.clone());
+        if self.links_up() != links_up {
+            let (replica, voters) = (replica.clone(), self.peers().linked_voters());
+            self.peers().spawn(Box::pin(async move {
+                for voter in voters {
+                    replica.linked(voter).await;
+                }
+            }));
+        }
     }
 
     /// As without the berth's lock: whoever comes meanwhile starts another one.
@@ -101,8 +128,9 @@ impl Directory {
         Ok(replica)
     }
 
-    fn take_berth(self: &Arc<Self>, group: &Arc<Group>) -> Result<(), String> {
-        let starts_sweep = self.berths.take(group);
+    fn take_berth(self: &Arc<Self>, group: &Arc<Group>, cause: Cause<'_>) -> Result<(), String> {
+        let is_raft = matches!(cause, Cause::Message);
+        let starts_sweep = self.berths.take(group, is_raft);
         let starts_sweep =
             starts_sweep.map_err(|max| format!("{max} groups are awake here already"))?;
         if starts_sweep {

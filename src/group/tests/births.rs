@@ -193,3 +193,26 @@ async fn a_birth_that_was_given_up_leaves_no_entry_that_nobody_knows() {
     let found = Disk::load(&store, GROUP, &voters, Some(first)).unwrap();
     assert_eq!(found.last(), Some(at));
 }
+
+/// Nobody waits for it any more, and the note of it stays.
+#[tokio::test(start_paused = true)]
+async fn a_birth_on_a_disk_that_hangs_does_not_hold_up_the_end_of_its_voter() {
+    let cluster = Cluster::start(1, 3).await;
+    let first = cluster.order(GROUP)[0];
+    let node = cluster.node(first);
+    cluster.disks[first].hold_syncs();
+    let born = propose_aside(node, GROUP, 1);
+    let group = node.directory().group(GROUP);
+    let is_born = || {
+        let past = group.berth.changing.try_lock();
+        past.is_err() && node.directory().berths.count().0 == 1
+    };
+    until("the birth waits for the disk", is_born).await;
+    let stopped = tokio::time::timeout(Duration::from_secs(10), node.directory().stop());
+    stopped.await.expect("it stops");
+    let past = group.berth.changing.lock().await;
+    assert!(past.end().expect("it is noted").is_reached());
+    cluster.disks[first].release_syncs();
+    let decided = born.await.unwrap().expect("the others are well");
+    assert_eq!(value(&decided), 1);
+}

@@ -48,11 +48,11 @@ impl Run {
     async fn look(&mut self) {
         let mut seen = Vec::new();
         for node in self.cluster.up() {
-            for group in node.directory().all() {
+            node.directory().for_all(|group| {
                 if let Some(record) = group.view.record() {
                     seen.push((group.id(), record.proposal.value[0]));
                 }
-            }
+            });
         }
         for (group, handle) in std::mem::take(&mut self.waiting) {
             if !handle.is_finished() {

@@ -10,7 +10,9 @@ mod limits;
 mod restarts;
 mod schedules;
 mod sleep;
+mod sleep_links;
 mod sleep_races;
+mod sleep_room;
 mod sleep_stalls;
 mod suite;
 

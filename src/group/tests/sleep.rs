@@ -359,3 +359,25 @@ async fn a_sleeping_group_is_forgotten_with_its_last_handle() {
     assert_eq!(known, [1, 0, 0]);
     drop(kept);
 }
+
+/// Whoever looks at many groups holds them for a moment, and is not the last to need them.
+#[tokio::test(start_paused = true)]
+async fn groups_that_were_held_when_they_fell_asleep_are_forgotten_later() {
+    let cluster = Cluster::start(1, 3).await;
+    let directory = cluster.node(0).directory();
+    for forgets in ["a sweep", "a look at the status"] {
+        write_all(&cluster, 0..20, &[0, 1, 2]).await;
+        let held = directory.berths.all();
+        assert_eq!(held.len(), 20);
+        cluster.all_asleep().await;
+        assert!(directory.known_groups().0 >= 20);
+        drop(held);
+        if forgets == "a sweep" {
+            write_all(&cluster, 20..21, &[0]).await;
+            cluster.all_asleep().await;
+        } else {
+            cluster.node(0).status();
+        }
+        assert_eq!(directory.known_groups(), (0, 0), "{forgets}");
+    }
+}
