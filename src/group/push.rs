@@ -14,6 +14,7 @@ use crate::id::{GroupId, NodeId};
 
 use super::directory::Directory;
 use super::route::LINK_BYTES_PER_MS;
+use super::view::View;
 use super::wire::{Body, Request, Response};
 
 /// The most bytes that may be on the way to all subscribers together; more waits. Small updates go
@@ -68,10 +69,13 @@ impl Pusher {
         true
     }
 
-    pub(crate) fn remove(&self, group: GroupId) {
-        let mut queue = self.queue();
-        queue.subscribed.remove(&group);
-        queue.dirty.remove(&group);
+    /// The peer does not follow the group any more, unless it has subscribed anew meanwhile.
+    pub(crate) fn remove_from(&self, view: &View) {
+        view.unless_subscribed(self.peer, || {
+            let mut queue = self.queue();
+            queue.subscribed.remove(&view.group);
+            queue.dirty.remove(&view.group);
+        });
     }
 
     /// There is something new in `group`.
@@ -130,7 +134,7 @@ impl Pusher {
             };
             let view = known.view.clone();
             let Some(number) = view.subscription(self.peer) else {
-                self.remove(group);
+                self.remove_from(&view);
                 directory.forget_idle(known);
                 continue;
             };
@@ -159,9 +163,9 @@ impl Pusher {
                     }
                 }
                 Ok(Ok(_)) => {
-                    // The peer does not want it any more, unless it has subscribed anew meanwhile.
+                    // The peer does not want it any more.
                     if view.unsubscribe(self.peer, number) {
-                        self.remove(group);
+                        self.remove_from(&view);
                     }
                 }
                 Ok(Err(_)) | Err(_) => {

@@ -182,12 +182,12 @@ impl Directory {
                 // Registered first, read after: nothing falls in between.
                 self.subscribe(peer, number, &group)?;
                 self.follow_around_gaps(&group).await;
-                match self.current(&group, deadline(SUBSCRIBE_MS)).await {
-                    Ok(()) => Some(Response::State(group.view.state())),
-                    Err(_) => {
-                        self.unsubscribe(peer, number, &group);
-                        None
-                    }
+                let current = self.current(&group, deadline(SUBSCRIBE_MS)).await;
+                if current.is_ok() && group.view.answer_subscription(peer, number) {
+                    Some(Response::State(group.view.state()))
+                } else {
+                    self.give_up_subscription(peer, number, &group);
+                    None
                 }
             }
             Body::Unsubscribe { .. } | Body::Update(_) | Body::Orphaned => None,

@@ -22,10 +22,11 @@ use super::replica::Replica;
 use super::wake::{Change, settle};
 use super::wire::{Body, Request, Response};
 
-/// A replica that nobody has used for so long may fall asleep, and when more than half of all
-/// that may be awake are.
+/// A replica that nobody has used for so long may fall asleep.
 pub(crate) const IDLE_AFTER_MS: u64 = 10_000;
-const IDLE_AFTER_SCARCE_MS: u64 = 1_000;
+/// The same when more than half of all that may be awake are. Also how long one may be unsettled
+/// that nobody uses: someone may wait for what it has not been told.
+const IDLE_SOON_AFTER_MS: u64 = 1_000;
 
 /// The pause between two looks at the replicas that are awake.
 pub(crate) const SWEEP_MS: u64 = 1_000;
@@ -72,8 +73,8 @@ impl Directory {
     }
 
     fn is_idle(&self, replica: &Replica) -> bool {
-        let after_ms = match self.berths.are_scarce() {
-            true => IDLE_AFTER_SCARCE_MS,
+        let after_ms = match self.berths.are_scarce() || replica.is_unsettled() {
+            true => IDLE_SOON_AFTER_MS,
             false => IDLE_AFTER_MS,
         };
         replica.idle_for() >= Duration::from_millis(after_ms)
@@ -108,6 +109,10 @@ impl Directory {
             self.peers().spawn(Box::pin(async move {
                 this.settle_tail(&replica).await;
                 drop(permit);
+                if replica.is_unsettled() {
+                    // In vain, and not to be tried all the time. Whoever has it counts as at work.
+                    tokio::time::sleep(Duration::from_millis(IDLE_AFTER_MS)).await;
+                }
             }));
         }
     }

@@ -43,13 +43,15 @@ impl Directory {
             });
             pusher.clone()
         };
+        // In this order: whoever finds no subscription then takes the group from the pusher.
+        group.view.subscribe(peer, number, pusher.clone());
         if !pusher.add(group.id(), max) {
+            group.view.unsubscribe(peer, number);
             return Err(format!(
                 "this node follows {max} groups at this voter already; \
                  close handles, or spread them over more nodes"
             ));
         }
-        group.view.subscribe(peer, number, pusher);
         // A link that dropped meanwhile was cleaned up before this subscription existed.
         if !self.peers().is_linked(peer) {
             self.drop_subscriptions(peer);
@@ -60,12 +62,25 @@ impl Directory {
     }
 
     pub(super) fn unsubscribe(&self, peer: NodeId, number: u64, group: &Arc<Group>) {
-        if !group.view.unsubscribe(peer, number) {
-            return;
+        if group.view.unsubscribe(peer, number) {
+            self.push_no_more(peer, group);
         }
-        let pushers = self.pushers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pusher) = pushers.get(&peer) {
-            pusher.remove(group.id());
+    }
+
+    /// The subscription is registered, and no barrier was passed.
+    pub(super) fn give_up_subscription(&self, peer: NodeId, number: u64, group: &Arc<Group>) {
+        if group.view.give_up_subscription(peer, number) {
+            self.push_no_more(peer, group);
+        }
+    }
+
+    fn push_no_more(&self, peer: NodeId, group: &Arc<Group>) {
+        let pusher = {
+            let pushers = self.pushers.lock().unwrap_or_else(PoisonError::into_inner);
+            pushers.get(&peer).cloned()
+        };
+        if let Some(pusher) = pusher {
+            pusher.remove_from(&group.view);
         }
     }
 

@@ -39,9 +39,16 @@ struct Inner {
     /// A task is under way that brings the view online.
     joining: bool,
     /// Peers to tell of every commit.
-    subscribers: BTreeMap<NodeId, (u64, Arc<Pusher>)>,
+    subscribers: BTreeMap<NodeId, Subscription>,
     /// Voters this node is subscribed at, and the number of the subscription.
     following: BTreeMap<NodeId, u64>,
+}
+
+struct Subscription {
+    number: u64,
+    pusher: Arc<Pusher>,
+    /// The peer was told that it is served.
+    answered: bool,
 }
 
 impl View {
@@ -129,8 +136,8 @@ impl View {
             grows
         });
         if grown && !planted(Bug::FollowersNotTold) {
-            for (_, pusher) in self.inner().subscribers.values() {
-                pusher.mark(self.group);
+            for subscription in self.inner().subscribers.values() {
+                subscription.pusher.mark(self.group);
             }
         }
     }
@@ -227,35 +234,63 @@ impl View {
     /// Tells `peer` of every commit from now on, unless a newer subscription of it does.
     pub(crate) fn subscribe(&self, peer: NodeId, number: u64, pusher: Arc<Pusher>) {
         let mut inner = self.inner();
-        if inner
-            .subscribers
-            .get(&peer)
-            .is_none_or(|(n, _)| *n <= number)
-        {
-            inner.subscribers.insert(peer, (number, pusher));
+        let known = inner.subscribers.get(&peer);
+        if known.is_some_and(|known| known.number > number) {
+            return;
         }
+        // A request that arrives twice.
+        let answered = known.is_some_and(|known| known.number == number && known.answered);
+        let subscription = Subscription {
+            number,
+            pusher,
+            answered,
+        };
+        inner.subscribers.insert(peer, subscription);
+    }
+
+    /// `peer` is about to be told that subscription `number` stands; whether it, or a newer one,
+    /// still does.
+    pub(crate) fn answer_subscription(&self, peer: NodeId, number: u64) -> bool {
+        let mut inner = self.inner();
+        let known = inner.subscribers.get_mut(&peer);
+        known.is_some_and(|known| {
+            known.answered |= known.number == number;
+            known.number >= number
+        })
     }
 
     /// Ends the subscription of `peer`, unless it is newer than `number`. Whether it is ended.
     pub(crate) fn unsubscribe(&self, peer: NodeId, number: u64) -> bool {
+        self.unsubscribe_if(peer, |known| known.number <= number)
+    }
+
+    /// The same, unless the peer was told that it is served: the same request may have arrived
+    /// twice, and been answered well once.
+    pub(crate) fn give_up_subscription(&self, peer: NodeId, number: u64) -> bool {
+        self.unsubscribe_if(peer, |known| known.number <= number && !known.answered)
+    }
+
+    fn unsubscribe_if(&self, peer: NodeId, may: impl FnOnce(&Subscription) -> bool) -> bool {
         let mut inner = self.inner();
-        if inner
-            .subscribers
-            .get(&peer)
-            .is_some_and(|(n, _)| *n > number)
-        {
-            return false;
+        let ends = inner.subscribers.get(&peer).is_none_or(may);
+        if ends {
+            inner.subscribers.remove(&peer);
         }
-        inner.subscribers.remove(&peer);
-        true
+        ends
+    }
+
+    /// Does something if `peer` has no subscription, and before it gets one.
+    pub(crate) fn unless_subscribed(&self, peer: NodeId, act: impl FnOnce()) {
+        let inner = self.inner();
+        if !inner.subscribers.contains_key(&peer) {
+            act();
+        }
     }
 
     /// Which subscription of `peer` is in force.
     pub(crate) fn subscription(&self, peer: NodeId) -> Option<u64> {
-        self.inner()
-            .subscribers
-            .get(&peer)
-            .map(|(number, _)| *number)
+        let inner = self.inner();
+        inner.subscribers.get(&peer).map(|known| known.number)
     }
 }
 
@@ -340,6 +375,27 @@ mod tests {
         let view = view();
         view.observe(Version::new(2), Some(&record(1, 2)));
         view.observe(Version::new(3), Some(&record(2, 3)));
+    }
+
+    /// Both pass a barrier of their own, and the second may not.
+    #[test]
+    fn a_request_to_subscribe_that_arrives_twice_and_fails_once_ends_nothing() {
+        let (view, peer) = (view(), NodeId::of_voter("a"));
+        let pusher = Arc::new(Pusher::new(peer));
+        for number in [3, 3] {
+            view.subscribe(peer, number, pusher.clone());
+        }
+        assert!(view.answer_subscription(peer, 3));
+        assert!(!view.give_up_subscription(peer, 3));
+        view.subscribe(peer, 3, pusher.clone());
+        assert!(!view.give_up_subscription(peer, 3), "nor a third time");
+        assert_eq!(view.subscription(peer), Some(3));
+
+        // One that nobody was told of ends, and is not answered well afterwards.
+        view.subscribe(peer, 4, pusher.clone());
+        assert!(view.give_up_subscription(peer, 4));
+        assert!(!view.answer_subscription(peer, 4));
+        assert!(view.is_idle());
     }
 
     #[test]

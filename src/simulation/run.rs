@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::client::{Board, on, open};
 use super::plan::Plan;
 use super::probes;
-use super::world::{Life, World, until};
+use super::world::{World, until};
 use crate::Once;
 use crate::probe::Bug;
 use crate::store::SimDisk;
@@ -223,14 +223,21 @@ async fn all_told(world: &World, decided: &BTreeSet<u32>) -> Result<(), String> 
     }
     let deaf = watched.iter().find(|(_, handle)| handle.is_none());
     let ((life, cell), handle) = deaf.expect("not all were told");
-    Err(format!(
-        "not told: cell {cell} is decided, and a handle of life {life} does not learn that within \
-         {TELL_MS} ms although all is well: {handle:?} of {:?}",
-        world
-            .lives()
-            .find(|other| other.number == *life)
-            .and_then(Life::network)
-    ))
+    let mut told = format!(
+        "not told: cell {cell} ({}) is decided, and a handle of life {life} does not learn that \
+         within {TELL_MS} ms although all is well",
+        handle.group_id()
+    );
+    for other in world.lives() {
+        let Some(network) = other.network() else {
+            continue;
+        };
+        let (id, number) = (network.node_id(), other.number);
+        let cells = network.status().cells.into_iter();
+        let known: Vec<_> = cells.filter(|c| c.group == handle.group_id()).collect();
+        told += &format!("\n    life {number}, node {id}: {known:?}");
+    }
+    Err(told)
 }
 
 /// Writes until it is acknowledged.

@@ -78,6 +78,24 @@ const LEAST: [(&str, u64); 57] = [
     ("restore", 5),
 ];
 
+/// Seeds that found something, and what: they are played in every run.
+const REGRESSIONS: [(u64, &str); 5] = [
+    (
+        1039,
+        "an election that was given up left followers untold for ten seconds",
+    ),
+    (1319, "the same, with a third term"),
+    (
+        1401,
+        "a request to subscribe arrived twice, and what became of the second ended the first",
+    ),
+    (
+        1457,
+        "an observer was told once that its voter serves it no more, and that message was lost",
+    ),
+    (1693, "the same, another cell"),
+];
+
 fn from_env(name: &str, default: u64) -> u64 {
     let set = std::env::var(name).ok();
     set.map_or(default, |set| set.parse().expect("a number"))
@@ -129,6 +147,14 @@ fn one_seed_gives_one_history() {
         assert_eq!(first.steps, second.steps, "seed {seed}");
         assert_eq!(first.digest, second.digest, "seed {seed}");
         assert_eq!(first.counts, second.counts, "seed {seed}");
+    }
+}
+
+#[test]
+fn seeds_that_once_failed_do_not_fail_again() {
+    for (seed, found) in REGRESSIONS {
+        let report = run(&Plan::of(seed), None);
+        assert!(report.wrong.is_empty(), "{found}: {}", describe(&report));
     }
 }
 
