@@ -189,10 +189,16 @@ impl Directory {
         let (this, group) = (self.clone(), group.clone());
         // On a voter, links that come and go change whom to follow, for handles here and for
         // those who follow here.
-        if this.peers().is_voter() && (this.has_gap() || !group.view.following().is_empty()) {
+        let view = &group.view;
+        let follows = !view.following().is_empty();
+        if this.peers().is_voter() && (this.has_gap() || follows || view.is_in_doubt()) {
             let (this, group) = (this.clone(), group.clone());
             self.peers().spawn(Box::pin(async move {
-                while this.peers().in_touch() && !this.follow_around_gaps(&group).await {
+                while this.peers().in_touch() && !group.view.is_idle() {
+                    let followed = this.follow_around_gaps(&group).await;
+                    if this.end_doubt(&group).await && followed {
+                        break;
+                    }
                     let pause = Duration::from_millis(100 + this.peers().jitter_ms(100));
                     tokio::time::sleep(pause).await;
                 }
@@ -271,6 +277,21 @@ impl Directory {
         followed
     }
 
+    /// Asks a majority, if a voter was lost since the last time: it may have been the leader, and
+    /// have committed what it told others alone. Its link may be back already. False if that has
+    /// yet to succeed.
+    async fn end_doubt(self: &Arc<Self>, group: &Arc<Group>) -> bool {
+        if !group.view.take_doubt() {
+            return true;
+        }
+        let deadline = Instant::now() + Duration::from_millis(JOIN_MS);
+        let asked = self.current(group, deadline).await.is_ok();
+        if !asked {
+            group.view.doubt();
+        }
+        asked
+    }
+
     /// Subscribes at `voter`, which passes a barrier and answers with what stands.
     async fn follow_at(
         &self,
@@ -280,7 +301,9 @@ impl Directory {
     ) -> Option<State> {
         // Noted first: if the link drops from here on, the view is told.
         let number = self.subscription_number();
-        group.view.follow(voter, number);
+        if !group.view.follow(voter, number) {
+            return None;
+        }
         let request = Request::new(group.id(), Body::Subscribe { number });
         let call = self.peers().call(voter, request.encode());
         let answer = match timeout_at(deadline, call).await {

@@ -350,7 +350,10 @@ impl Directory {
             });
         }
         self.for_all(|group| {
-            if group.view.unfollow(node) && !self.peers.is_voter() {
+            let followed = group.view.unfollow(node);
+            if self.peers.is_voter() {
+                group.view.doubt();
+            } else if followed {
                 group.view.go_offline();
             }
         });

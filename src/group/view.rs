@@ -36,6 +36,8 @@ struct Inner {
     interest: usize,
     /// Counts up whenever the node loses touch, so that a barrier passed before does not count.
     losses: u64,
+    /// A voter was lost that may have committed something and told others alone.
+    in_doubt: bool,
     /// A task is under way that brings the view online.
     joining: bool,
     /// Peers to tell of every commit.
@@ -49,6 +51,12 @@ struct Subscription {
     pusher: Arc<Pusher>,
     /// The peer was told that it is served.
     answered: bool,
+}
+
+impl Inner {
+    fn is_idle(&self) -> bool {
+        self.interest == 0 && self.subscribers.is_empty()
+    }
 }
 
 impl View {
@@ -174,8 +182,7 @@ impl View {
 
     /// Nobody on or off this node needs the view: it may be forgotten.
     pub(crate) fn is_idle(&self) -> bool {
-        let inner = self.inner();
-        inner.interest == 0 && inner.subscribers.is_empty()
+        self.inner().is_idle()
     }
 
     /// True if the caller is to bring the view online: it is wanted, offline, and no one else is
@@ -214,6 +221,23 @@ impl View {
         std::mem::take(&mut inner.following)
     }
 
+    /// A voter was lost that may have committed something and told others alone. What is decided
+    /// cannot change, and nobody waits for it.
+    pub(crate) fn doubt(&self) {
+        if self.record.get().is_none() {
+            self.inner().in_doubt = true;
+        }
+    }
+
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.inner().in_doubt
+    }
+
+    /// True if there is doubt, which the caller is to end.
+    pub(crate) fn take_doubt(&self) -> bool {
+        std::mem::take(&mut self.inner().in_doubt)
+    }
+
     pub(crate) fn following(&self) -> BTreeMap<NodeId, u64> {
         self.inner().following.clone()
     }
@@ -223,8 +247,15 @@ impl View {
         self.observe(state.version, state.record.as_ref());
     }
 
-    pub(crate) fn follow(&self, voter: NodeId, number: u64) {
-        self.inner().following.insert(voter, number);
+    /// Notes that this node follows at `voter`, unless nobody needs that any more: whoever was the
+    /// last has taken back all that was noted until then.
+    pub(crate) fn follow(&self, voter: NodeId, number: u64) -> bool {
+        let mut inner = self.inner();
+        let is_needed = !inner.is_idle();
+        if is_needed {
+            inner.following.insert(voter, number);
+        }
+        is_needed
     }
 
     pub(crate) fn unfollow(&self, voter: NodeId) -> bool {

@@ -254,7 +254,9 @@ impl World {
         let life = &self.observers[at];
         let (net, network) = (self.net.clone(), life.network());
         life.process.doom(polls, move || {
-            network.map(|network| net.kill(network.local_addr()));
+            if let Some(network) = network {
+                net.kill(network.local_addr());
+            }
         });
     }
 

@@ -37,6 +37,29 @@ async fn a_leader_that_wakes_while_a_link_comes_up_sends_to_that_voter() {
     assert_eq!(status(cluster.node(third), GROUP).await, (last, last));
 }
 
+/// It told one of the others, and is back before the third has missed it.
+#[tokio::test(start_paused = true)]
+async fn what_a_leader_committed_before_it_restarted_is_told_to_whoever_waits() {
+    let mut cluster = Cluster::start(1, 3).await;
+    let [first, second, third] = cluster.order(GROUP)[..] else {
+        panic!("three voters");
+    };
+    let interest = cluster.node(third).open(GROUP);
+    online(interest.view()).await;
+    cluster.net.cut_one_way(addr(first), addr(third));
+    propose(cluster.node(first), 7).await.unwrap();
+    let applied = |n: usize| {
+        let group = cluster.node(n).directory().group(GROUP);
+        group.awake().is_some_and(|replica| !replica.is_unsettled())
+    };
+    until("the second has applied it", || applied(second)).await;
+    cluster.kill(first);
+    cluster.net.heal_all();
+    cluster.power_up(first).await;
+    cluster.met().await;
+    until("the third is told", || interest.view().record().is_some()).await;
+}
+
 /// What a voter cannot serve it refuses for ever.
 #[tokio::test(start_paused = true)]
 async fn a_group_that_a_voter_in_reach_refuses_falls_asleep_and_is_marked() {
