@@ -209,7 +209,9 @@ impl Book {
     pub(super) async fn qualify(&self, peer: NodeId) -> Result<bool, StoreFailed> {
         let written = {
             let mut pages = self.pages();
-            if !pages.myself.qualify(peer) {
+            // Until this voter may vote it is written again each time: whoever noted it first may
+            // have been given up before it was durable, and has told nobody.
+            if !pages.myself.qualify(peer) && *self.may_vote.borrow() {
                 return Ok(false);
             }
             let mut batch = Batch::default();

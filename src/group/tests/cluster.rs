@@ -14,6 +14,13 @@ pub(super) struct Cluster {
 impl Cluster {
     /// All voters, started on empty disks, once they know each other.
     pub(super) async fn start(seed: u64, count: usize) -> Self {
+        let cluster = Self::begin(seed, count).await;
+        cluster.met().await;
+        cluster
+    }
+
+    /// All voters, started on empty disks.
+    pub(super) async fn begin(seed: u64, count: usize) -> Self {
         let disks = (0..count as u64).map(|n| SimDisk::new(seed * 16 + n));
         let mut cluster = Self {
             net: SimNet::new(seed),
@@ -24,7 +31,6 @@ impl Cluster {
         for n in 0..count {
             cluster.power_up(n).await;
         }
-        cluster.met().await;
         cluster
     }
 

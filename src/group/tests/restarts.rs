@@ -336,3 +336,22 @@ async fn a_group_that_is_woken_from_all_sides_has_one_instance() {
         assert!(woken.all(|replica| std::sync::Arc::ptr_eq(&replica, &first)));
     }
 }
+
+/// What makes it a voter is given up half way, at every step of its admission.
+#[tokio::test(start_paused = true)]
+async fn a_voter_whose_disk_hangs_at_its_first_start_votes_when_it_goes_on() {
+    let ms = Duration::from_millis;
+    for moment in 0..60 {
+        let cluster = Cluster::begin(1, 3).await;
+        cluster.net.set_delay(ms(3), ms(3));
+        tokio::time::sleep(ms(moment)).await;
+        for disk in &cluster.disks {
+            disk.hold_syncs();
+        }
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        for disk in &cluster.disks {
+            disk.release_syncs();
+        }
+        cluster.met().await;
+    }
+}
