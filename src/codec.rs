@@ -52,6 +52,17 @@ pub enum EncodeError {
         /// The limit in force, in bytes.
         bytes_max: usize,
     },
+    /// The encoded key of a map is empty or too long.
+    #[error(
+        "the encoded key has {bytes} bytes, and a key has 1 to {bytes_max}; \
+         use a digest of it as the key"
+    )]
+    KeyLength {
+        /// What this key takes, in bytes.
+        bytes: usize,
+        /// The limit, in bytes.
+        bytes_max: usize,
+    },
     /// The type's `Serialize` failed.
     #[error("the value could not be serialized: {0}")]
     Serialize(String),

@@ -115,7 +115,11 @@ fn unhex(text: &str) -> Option<[u8; 32]> {
     Some(bytes)
 }
 
-/// The identity of one Raft group: one per [`Once`](crate::Once) cell.
+/// How the id of a map's group ends.
+const MAP_MARK: [u8; 8] = *b"once-map";
+
+/// The identity of one Raft group: one per [`Once`](crate::Once) cell or
+/// [`OnceMap`](crate::OnceMap).
 ///
 /// For a cell it is derived from the store id and the name of the value type, byte for byte the
 /// same on every node and in every version of this library.
@@ -130,6 +134,24 @@ impl GroupId {
                 .derive(store_id)
                 .derive(type_name),
         )
+    }
+
+    /// The group of the map `store_id` with slots of the type called `type_name`.
+    ///
+    /// It says of itself that it is a map's, so that a voter that meets it for the first time
+    /// knows what may be proposed there: the chance that a cell's group says so is 1 in 2^64.
+    pub(crate) fn of_map(store_id: StoreId, type_name: &str) -> Self {
+        let derived = UniqueId::from("raft_once_map")
+            .derive(store_id)
+            .derive(type_name);
+        let mut bytes = *derived.as_bytes();
+        bytes[32 - MAP_MARK.len()..].copy_from_slice(&MAP_MARK);
+        Self::from_bytes(bytes)
+    }
+
+    /// It is a map's: its slots have names, and there is no limit to their number.
+    pub(crate) fn is_map(&self) -> bool {
+        self.as_bytes().ends_with(&MAP_MARK)
     }
 
     /// The group with exactly these bytes.
@@ -284,6 +306,16 @@ mod tests {
             id.to_string(),
             "acab3b27c7fd6bc2548bc4b45163c63059a1ac2981ea52cb8ccf3818555cefab"
         );
+    }
+
+    #[test]
+    fn a_map_is_another_group_than_a_cell_and_known_as_one() {
+        let (id, name) = (StoreId::from("slots"), "u64");
+        assert!(GroupId::of_map(id, name).is_map());
+        assert!(!GroupId::of_once(id, name).is_map());
+        assert_ne!(GroupId::of_map(id, name), GroupId::of_map(id, "u32"));
+        let vector = "a8879bca";
+        assert_eq!(&GroupId::of_map(id, name).to_string()[..8], vector);
     }
 
     #[test]

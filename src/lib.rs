@@ -284,6 +284,7 @@ pub mod fuzzing;
 mod group;
 mod id;
 mod machine;
+mod map;
 mod network;
 mod once;
 mod probe;
@@ -294,6 +295,7 @@ mod transport;
 
 pub use codec::{DecodeError, EncodeError};
 pub use id::{GroupId, NodeId, StoreId, UniqueId, Version};
+pub use map::{Change, Changes, Entries, MapKey, OnceMap, OnceMapReader, OnceMapWriter};
 pub use network::{
     CellStatus, ElectorateError, Network, NetworkBuilder, NetworkError, NetworkStatus, Role,
     Secret, SecretError, Ticket, TicketError, VoterStatus,

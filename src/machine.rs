@@ -5,14 +5,19 @@
 //! holds the same records.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use crate::codec::{Decode, Encode};
 use crate::id::{NodeId, ProposalId, Version};
 use crate::probe::{Bug, planted};
 
-/// The name of a write-once place within a group. A cell has one, the empty name.
+/// The name of a write-once place within a group. A cell has one, the empty name; a map has any
+/// number, and none of them is empty.
 pub(crate) type Slot = Vec<u8>;
+
+/// The longest name of a slot, in bytes.
+pub(crate) const SLOT_BYTES_MAX: usize = 1024;
 
 /// What is asked of a group.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -28,6 +33,14 @@ impl Command {
     pub(crate) fn slot(&self) -> &[u8] {
         match self {
             Self::Set { slot, .. } | Self::Touch { slot, .. } => slot,
+        }
+    }
+
+    /// What its value takes, in bytes.
+    pub(crate) fn value_bytes(&self) -> usize {
+        match self {
+            Self::Set { proposal, .. } => proposal.value.len(),
+            Self::Touch { .. } => 0,
         }
     }
 
@@ -70,33 +83,54 @@ pub(crate) struct Reply {
     pub(crate) record: Option<Arc<Record>>,
 }
 
-/// All records of one group.
+/// Where records are kept: in memory, or on a disk that may fail to be read.
+pub(crate) trait Slots {
+    type Error;
+
+    fn record(&mut self, slot: &[u8]) -> Result<Option<Arc<Record>>, Self::Error>;
+
+    /// `slot` is decided. It was not before.
+    fn decide(&mut self, slot: &Slot, record: &Arc<Record>);
+}
+
+/// Applies the command at log index `version`. The first write to a slot stays.
+///
+/// Total: any command in any state has an answer, and applying one twice changes nothing.
+pub(crate) fn apply<S: Slots>(
+    slots: &mut S,
+    version: Version,
+    command: &Command,
+) -> Result<Reply, S::Error> {
+    let known = slots.record(command.slot())?;
+    let record = match (command, known) {
+        (Command::Set { slot, proposal }, known)
+            if known.is_none() || planted(Bug::ApplyOverwrites) =>
+        {
+            let record = Arc::new(Record {
+                proposal: proposal.clone(),
+                version,
+            });
+            slots.decide(slot, &record);
+            Some(record)
+        }
+        (_, known) => known,
+    };
+    Ok(Reply { version, record })
+}
+
+/// All records of one group, in memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct Machine {
     records: BTreeMap<Slot, Arc<Record>>,
 }
 
 impl Machine {
-    /// Applies the command at log index `version`. The first write to a slot stays.
-    ///
-    /// Total: any command in any state has an answer, and applying one twice changes nothing.
+    /// As [`apply`], where nothing can fail.
     pub(crate) fn apply(&mut self, version: Version, command: &Command) -> Reply {
-        let record = match command {
-            Command::Set { slot, proposal } => {
-                if planted(Bug::ApplyOverwrites) {
-                    self.records.remove(slot);
-                }
-                let record = self.records.entry(slot.clone()).or_insert_with(|| {
-                    Arc::new(Record {
-                        proposal: proposal.clone(),
-                        version,
-                    })
-                });
-                Some(record.clone())
-            }
-            Command::Touch { slot, .. } => self.records.get(slot).cloned(),
-        };
-        Reply { version, record }
+        match apply(self, version, command) {
+            Ok(reply) => reply,
+            Err(never) => match never {},
+        }
     }
 
     pub(crate) fn get(&self, slot: &[u8]) -> Option<&Arc<Record>> {
@@ -112,6 +146,18 @@ impl Machine {
         Self {
             records: records.into_iter().collect(),
         }
+    }
+}
+
+impl Slots for Machine {
+    type Error = Infallible;
+
+    fn record(&mut self, slot: &[u8]) -> Result<Option<Arc<Record>>, Infallible> {
+        Ok(self.records.get(slot).cloned())
+    }
+
+    fn decide(&mut self, slot: &Slot, record: &Arc<Record>) {
+        self.records.insert(slot.clone(), record.clone());
     }
 }
 

@@ -46,6 +46,7 @@ impl Seen {
 #[test]
 fn every_request_is_read_as_it_was_written() {
     let (mut bodies, mut raft) = (Seen::default(), Seen::default());
+    let mut slots = Seen::default();
     each(|rng| {
         let request = group::request(rng);
         assert_eq!(Request::decode(&request.encode()).as_ref(), Ok(&request));
@@ -56,14 +57,19 @@ fn every_request_is_read_as_it_was_written() {
                 assert!(entries.len() < 4);
             }
         }
+        if let Body::Slots { request, .. } = &request.body {
+            slots.see(group::kind_of_slots_request(request));
+        }
     });
     bodies.assert_all(group::BODIES);
     raft.assert_all(group::RAFT_REQUESTS);
+    slots.assert_all(group::SLOTS_REQUESTS);
 }
 
 #[test]
 fn every_response_is_read_as_it_was_written() {
     let (mut responses, mut raft) = (Seen::default(), Seen::default());
+    let mut slots = Seen::default();
     each(|rng| {
         let response = group::response(rng);
         assert_eq!(Response::decode(&response.encode()).as_ref(), Ok(&response));
@@ -71,9 +77,13 @@ fn every_response_is_read_as_it_was_written() {
         if let Response::Raft(response) = &response {
             raft.see(group::kind_of_raft_response(response));
         }
+        if let Response::Slots(response) = &response {
+            slots.see(group::kind_of_slots_response(response));
+        }
     });
     responses.assert_all(group::RESPONSES);
     raft.assert_all(group::RAFT_RESPONSES);
+    slots.assert_all(group::SLOTS_RESPONSES);
 }
 
 #[test]

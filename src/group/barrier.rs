@@ -13,6 +13,7 @@ use futures::stream::FuturesUnordered;
 use tokio::time::{Instant, timeout_at};
 
 use crate::id::{GroupId, NodeId};
+use crate::machine::Slot;
 use crate::probe::{Bug, planted};
 
 use super::ATTEMPT;
@@ -128,14 +129,23 @@ impl Directory {
 
     /// What this voter itself holds; reads the disk if the replica sleeps, and wakes nothing.
     pub(super) async fn own_status(&self, group: &Arc<Group>) -> Option<Response> {
+        self.own_status_of(group, &[]).await
+    }
+
+    /// The same, with the record of this slot.
+    pub(super) async fn own_status_of(&self, group: &Arc<Group>, slot: &[u8]) -> Option<Response> {
         let store = self.store().ok()?;
-        let (state, last, applied) = match group.awake() {
+        let (mut state, last, applied) = match group.awake() {
             Some(replica) => replica.status(),
             None => {
                 let held = self.load(store, group.id()).ok()?;
                 (held.state(), held.last(), held.applied.at)
             }
         };
+        if group.id().is_map() {
+            // Read after: what is decided meanwhile is final.
+            state.record = self.ledger(group).ok()?.get(slot).ok()?;
+        }
         Some(Response::Status {
             state,
             last,
@@ -175,7 +185,7 @@ impl Directory {
         Err(Unconfirmed)
     }
 
-    fn reachable_in_follow_order(&self, group: &Group) -> Vec<NodeId> {
+    pub(super) fn reachable_in_follow_order(&self, group: &Group) -> Vec<NodeId> {
         let mut order = self.peers().follow_order(&group.id());
         order.retain(|voter| self.peers().is_linked(*voter));
         order
@@ -329,7 +339,8 @@ impl Directory {
         let group = self.group(replica.group);
         let deadline = Instant::now() + Duration::from_millis(JOIN_MS);
         while replica.is_unsettled() && self.peers().in_touch() && Instant::now() < deadline {
-            self.serve(&group, Ask::Settle, 1, deadline, None).await;
+            self.serve(&group, Ask::Settle(Slot::new()), 1, deadline, None)
+                .await;
             let pause = Duration::from_millis(20 + self.peers().jitter_ms(80));
             tokio::time::sleep(pause).await;
         }

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::codec::{self, Decode, Encode};
@@ -14,10 +15,12 @@ use crate::failpoint;
 use crate::id::{GroupId, NodeId, Version};
 use crate::machine::{Command, Machine, Record, Slot};
 use crate::probe::{Bug, planted};
-use crate::store::{Batch, Durability, Store, StoreFailed};
+use crate::store::{Batch, Durability, PageMax, Pair, Store, StoreFailed};
 
 use super::raft::{LogPosition, StoredElectorate, StoredEntry, StoredPayload, StoredVote};
+use super::slots::{COUNT, Decided, Ledger};
 use super::sound;
+use super::state::Contents;
 use super::wire::{EPOCH, State};
 
 const DISK_VERSION: u8 = 1;
@@ -26,8 +29,18 @@ const VOTE: u8 = b'v';
 const ENTRY: u8 = b'e';
 const PURGED: u8 = b'p';
 const ELECTORATE: u8 = b'm';
-const APPLIED: u8 = b'a';
-const RECORD: u8 = b'r';
+pub(super) const APPLIED: u8 = b'a';
+pub(super) const RECORD: u8 = b'r';
+
+/// Applied entries that a map's log keeps, so that a voter that is a little behind needs no slots.
+const MAP_LOG_ENTRIES_KEPT: usize = 2_048;
+const MAP_LOG_BYTES_KEPT: usize = 8 * 1024 * 1024;
+
+/// How many log entries are read at a time.
+const ENTRIES_A_PAGE: PageMax = PageMax {
+    pairs: 1_024,
+    bytes: 1024 * 1024,
+};
 
 /// The term of the leader that a newborn group has by birth.
 const FIRST_TERM: u64 = 1;
@@ -48,7 +61,10 @@ pub(crate) struct Held {
     pub(crate) purged: Option<LogPosition>,
     pub(crate) applied: Applied,
     pub(crate) electorate: StoredElectorate,
+    /// Of a cell. The slots of a map are in its [`Ledger`].
     pub(crate) machine: Machine,
+    /// How many slots of a map are decided by what is applied on the disk.
+    pub(crate) count: u64,
     /// The genesis entry is on disk, or does not need to be.
     pub(crate) born: bool,
 }
@@ -81,6 +97,7 @@ impl Held {
                 voters: voters.clone(),
             },
             machine: Machine::default(),
+            count: 0,
             born: false,
         }
     }
@@ -100,6 +117,21 @@ impl Held {
         last > self.applied.at || (last > Some(LogPosition::GENESIS) && !is_led)
     }
 
+    /// Up to where a map's log is of no use: what is applied, but for the last entries. A voter
+    /// that is behind these is sent slots.
+    pub(crate) fn needless(&self) -> u64 {
+        let applied = self.applied.at.map_or(0, |at| at.index);
+        let (mut entries, mut bytes) = (0, 0);
+        for (index, entry) in self.entries.range(..=applied).rev() {
+            entries += 1;
+            bytes += entry.value_bytes();
+            if entries > MAP_LOG_ENTRIES_KEPT || bytes > MAP_LOG_BYTES_KEPT {
+                return *index;
+            }
+        }
+        0
+    }
+
     pub(crate) fn state(&self) -> State {
         State {
             version: self.applied.version,
@@ -113,6 +145,7 @@ pub(crate) struct Disk {
     pub(crate) group: GroupId,
     store: Store,
     held: Mutex<Held>,
+    ledger: Ledger,
 }
 
 impl Disk {
@@ -124,7 +157,10 @@ impl Disk {
         first: Option<NodeId>,
     ) -> Result<Held, StoreFailed> {
         let prefix = key(group, None, &[]);
-        let found = store.scan(&prefix)?;
+        let found = match group.is_map() {
+            true => Self::find_without_slots(store, group)?,
+            false => store.scan(&prefix)?,
+        };
         if found.is_empty() {
             return Ok(Held::newborn(voters, first));
         }
@@ -157,6 +193,7 @@ impl Disk {
                 PURGED => held.purged = Some(unpack(group, &value)?),
                 ELECTORATE => held.electorate = unpack(group, &value)?,
                 APPLIED => held.applied = unpack(group, &value)?,
+                COUNT => held.count = unpack(group, &value)?,
                 RECORD => records.push((rest.to_vec(), Arc::new(unpack(group, &value)?))),
                 _ => return Err(broken(group, "a key of a kind this build does not know")),
             }
@@ -166,12 +203,42 @@ impl Disk {
         Ok(held)
     }
 
+    /// All that is stored of a map but its slots, of which there may be any number.
+    fn find_without_slots(store: &Store, group: GroupId) -> Result<Vec<Pair>, StoreFailed> {
+        let tags = [VOTE, PURGED, ELECTORATE, APPLIED, COUNT];
+        let keys = tags.map(|tag| key(group, Some(tag), &[]));
+        let values = store.get_all(&keys)?;
+        let mut found: Vec<Pair> = keys
+            .into_iter()
+            .zip(values)
+            .filter_map(|(key, value)| Some((key, value?)))
+            .collect();
+        let prefix = key(group, Some(ENTRY), &[]);
+        let mut from = prefix.clone();
+        loop {
+            let (entries, end) =
+                store.scan_page(&prefix, Bound::Excluded(&from), ENTRIES_A_PAGE)?;
+            found.extend(entries);
+            match end {
+                Some(end) => from = end,
+                None => return Ok(found),
+            }
+        }
+    }
+
     pub(crate) fn new(store: Store, group: GroupId, held: Held) -> Self {
+        let ledger = Ledger::new(store.clone(), group, held.applied.version, held.count);
         Self {
             group,
             store,
             held: Mutex::new(held),
+            ledger,
         }
+    }
+
+    /// The slots, if it is a map.
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     /// Every change under this lock is whole, and no code that can panic runs under it.
@@ -338,12 +405,15 @@ impl Disk {
 
     /// Writes what was applied: queued behind the entries it came from, never waited for, since
     /// the entries themselves are durable on a majority.
-    pub(crate) fn save_applied(&self, held: &mut Held, new: &[(Slot, Arc<Record>)]) {
+    pub(crate) fn save_applied(&self, held: &mut Held, new: Vec<Decided>) {
         let mut batch = self.batch(held);
-        for (slot, record) in new {
-            batch.put(self.key(RECORD, slot), pack(record.as_ref()));
-        }
         batch.put(self.key(APPLIED, &[]), pack(&held.applied));
+        if self.group.is_map() {
+            return self.ledger.write(batch, held.applied.version, new);
+        }
+        for (slot, record) in new {
+            batch.put(self.key(RECORD, &slot), pack(record.as_ref()));
+        }
         self.store.write(batch, Durability::Lazy, |_| {});
     }
 
@@ -354,31 +424,43 @@ impl Disk {
         self.store.write(batch, Durability::Lazy, |_| {});
     }
 
-    /// Replaces the machine by a snapshot; returns when it is durable.
+    /// Goes on from a snapshot; returns when it is durable. The slots of a map are here already.
     pub(crate) async fn install(
         &self,
         applied: Applied,
         electorate: StoredElectorate,
-        machine: Machine,
+        contents: Contents,
     ) -> io::Result<()> {
+        let mut slots_decided = None;
         let written = {
             let mut held = self.held();
             let mut batch = self.batch(&mut held);
-            for (slot, _) in held.machine.records() {
-                batch.delete(self.key(RECORD, slot));
-            }
-            for (slot, record) in machine.records() {
-                batch.put(self.key(RECORD, slot), pack(record.as_ref()));
+            match contents {
+                Contents::Cell(machine) => {
+                    for (slot, _) in held.machine.records() {
+                        batch.delete(self.key(RECORD, slot));
+                    }
+                    for (slot, record) in machine.records() {
+                        batch.put(self.key(RECORD, slot), pack(record.as_ref()));
+                    }
+                    held.machine = machine;
+                }
+                Contents::Map { count } => {
+                    self.ledger.put_count(&mut batch, count);
+                    slots_decided = Some(count);
+                }
             }
             batch.put(self.key(APPLIED, &[]), pack(&applied));
             batch.put(self.key(ELECTORATE, &[]), pack(&electorate));
-            held.machine = machine;
             held.applied = applied;
             held.electorate = electorate;
             failpoint::hit("group.before_install");
             self.store.write_durably(batch)
         };
         let written = written.await.map(|_| ()).map_err(io::Error::other);
+        if let (Ok(()), Some(count)) = (&written, slots_decided) {
+            self.ledger.go_on(applied.version, count);
+        }
         failpoint::hit("group.after_install");
         written
     }
@@ -397,7 +479,7 @@ pub(super) fn pack<T: Encode>(value: &T) -> Vec<u8> {
     codec::encode(DISK_VERSION, &(EPOCH, value))
 }
 
-fn unpack<T: Decode<()>>(group: GroupId, bytes: &[u8]) -> Result<T, StoreFailed> {
+pub(super) fn unpack<T: Decode<()>>(group: GroupId, bytes: &[u8]) -> Result<T, StoreFailed> {
     let (epoch, value): (u32, T) =
         codec::decode(DISK_VERSION, bytes).map_err(|error| broken(group, &error.to_string()))?;
     if epoch != EPOCH {
@@ -406,7 +488,7 @@ fn unpack<T: Decode<()>>(group: GroupId, bytes: &[u8]) -> Result<T, StoreFailed>
     Ok(value)
 }
 
-fn broken(group: GroupId, what: &str) -> StoreFailed {
+pub(super) fn broken(group: GroupId, what: &str) -> StoreFailed {
     StoreFailed::Read(
         format!("the stored state of group {group} cannot be used by this build: {what}").into(),
     )

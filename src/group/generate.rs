@@ -12,6 +12,7 @@ use super::fuzzing::GROUP;
 use super::raft::{
     LogPosition, StoredElectorate, StoredEntry, StoredPayload, StoredSnapshotMeta, StoredVote,
 };
+use super::slots::{Decided, Range, SlotsRequest, SlotsResponse};
 use super::state::write_snapshot;
 use super::wire::{Body, EPOCH, RaftRequest, RaftResponse, Request, Response, State};
 use crate::id::{GroupId, NodeId, ProposalId, Version};
@@ -209,7 +210,7 @@ fn raft_request(rng: &mut StdRng) -> RaftRequest {
     }
 }
 
-pub(crate) const BODIES: usize = 10;
+pub(crate) const BODIES: usize = 11;
 
 /// A body of each kind has a number of its own.
 pub(crate) fn kind_of_body(body: &Body) -> usize {
@@ -224,6 +225,7 @@ pub(crate) fn kind_of_body(body: &Body) -> usize {
         Body::Update(_) => 7,
         Body::Orphaned => 8,
         Body::Durable => 9,
+        Body::Slots { .. } => 10,
     }
 }
 
@@ -262,7 +264,96 @@ fn body(rng: &mut StdRng) -> Body {
         },
         7 => Body::Update(state(rng)),
         8 => Body::Orphaned,
-        _ => Body::Durable,
+        9 => Body::Durable,
+        _ => Body::Slots {
+            at_least: version(rng),
+            request: slots_request(rng),
+        },
+    }
+}
+
+fn range(rng: &mut StdRng) -> Range {
+    Range {
+        from: slot(rng),
+        to: maybe(rng, slot),
+    }
+}
+
+fn decided(rng: &mut StdRng) -> Decided {
+    (slot(rng), record(rng))
+}
+
+pub(crate) const SLOTS_REQUESTS: usize = 9;
+
+pub(crate) fn kind_of_slots_request(request: &SlotsRequest) -> usize {
+    match request {
+        SlotsRequest::Status { .. } => 0,
+        SlotsRequest::Get { .. } => 1,
+        SlotsRequest::Barrier { .. } => 2,
+        SlotsRequest::Settle { .. } => 3,
+        SlotsRequest::Page { .. } => 4,
+        SlotsRequest::Changes { .. } => 5,
+        SlotsRequest::Count => 6,
+        SlotsRequest::Filled => 7,
+        SlotsRequest::Fill { .. } => 8,
+    }
+}
+
+fn slots_request(rng: &mut StdRng) -> SlotsRequest {
+    let slot = slot(rng);
+    match rng.random_range(0..SLOTS_REQUESTS) {
+        0 => SlotsRequest::Status { slot },
+        1 => SlotsRequest::Get { slot },
+        2 => SlotsRequest::Barrier {
+            slot,
+            within_ms: number(rng),
+        },
+        3 => SlotsRequest::Settle {
+            slot,
+            hops_left: rng.random(),
+            within_ms: number(rng),
+        },
+        4 => SlotsRequest::Page { range: range(rng) },
+        5 => SlotsRequest::Changes {
+            after: version(rng),
+            range: range(rng),
+        },
+        6 => SlotsRequest::Count,
+        7 => SlotsRequest::Filled,
+        _ => SlotsRequest::Fill {
+            after: version(rng),
+            upto: version(rng),
+            slots: list(rng, decided),
+        },
+    }
+}
+
+pub(crate) const SLOTS_RESPONSES: usize = 5;
+
+pub(crate) fn kind_of_slots_response(response: &SlotsResponse) -> usize {
+    match response {
+        SlotsResponse::Record(_) => 0,
+        SlotsResponse::Page { .. } => 1,
+        SlotsResponse::Changes { .. } => 2,
+        SlotsResponse::Count(_) => 3,
+        SlotsResponse::Filled(_) => 4,
+    }
+}
+
+fn slots_response(rng: &mut StdRng) -> SlotsResponse {
+    match rng.random_range(0..SLOTS_RESPONSES) {
+        0 => SlotsResponse::Record(maybe(rng, record)),
+        1 => SlotsResponse::Page {
+            slots: list(rng, decided),
+            next: maybe(rng, range),
+        },
+        2 => SlotsResponse::Changes {
+            slots: list(rng, decided),
+            upto: version(rng),
+            version: version(rng),
+        },
+        3 => SlotsResponse::Count(number(rng)),
+        _ => SlotsResponse::Filled(version(rng)),
     }
 }
 
@@ -272,7 +363,10 @@ pub(crate) fn request(rng: &mut StdRng) -> Request {
             0 => rng.random(),
             _ => EPOCH,
         },
-        group: GroupId::from_bytes([rng.random_range(0..3); 32]),
+        group: match rng.random_range(0..4) {
+            0 => GroupId::of_map("map".into(), "u64"),
+            n => GroupId::from_bytes([n - 1; 32]),
+        },
         body: body(rng),
     }
 }
@@ -309,7 +403,7 @@ pub(crate) fn kind_of_raft_response(response: &RaftResponse) -> usize {
     }
 }
 
-pub(crate) const RESPONSES: usize = 8;
+pub(crate) const RESPONSES: usize = 9;
 
 pub(crate) fn kind_of_response(response: &Response) -> usize {
     match response {
@@ -321,6 +415,7 @@ pub(crate) fn kind_of_response(response: &Response) -> usize {
         Response::Elsewhere { .. } => 5,
         Response::Unclear => 6,
         Response::Refused { .. } => 7,
+        Response::Slots(_) => 8,
     }
 }
 
@@ -342,6 +437,7 @@ pub(crate) fn response(rng: &mut StdRng) -> Response {
             hint: maybe(rng, node),
         },
         6 => Response::Unclear,
+        7 => Response::Slots(slots_response(rng)),
         _ => Response::Refused {
             reason: String::from_utf8_lossy(&bytes(rng, 30)).into_owned(),
         },
@@ -406,7 +502,7 @@ fn step(rng: &mut StdRng, disk: &Disk, term: &mut u64) {
                     new.extend(reply.record.map(|record| (command.slot().to_vec(), record)));
                 }
             }
-            disk.save_applied(&mut held, &new);
+            disk.save_applied(&mut held, new);
         }
         // Never beyond what is applied.
         _ => {

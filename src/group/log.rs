@@ -10,7 +10,7 @@ use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 
 use super::disk::Disk;
 use super::lease::Lease;
-use super::raft::{Entry, LogId, StoredEntry, StoredPayload, Types, Vote};
+use super::raft::{Entry, LogId, StoredEntry, Types, Vote};
 
 /// The most bytes of values that one append message carries, unless a single entry is larger.
 pub(crate) const APPEND_BYTES_MAX: usize = 1024 * 1024;
@@ -39,7 +39,7 @@ impl Log {
         let mut bytes = 0;
         let mut entries = Vec::new();
         for entry in held.entries.range(bounds).map(|(_, entry)| entry) {
-            bytes += value_bytes(entry);
+            bytes += entry.value_bytes();
             if bytes > bytes_max && !entries.is_empty() {
                 break;
             }
@@ -60,15 +60,6 @@ fn is_empty((start, end): (Bound<u64>, Bound<u64>)) -> bool {
         Bound::Included(last) => last < first,
         Bound::Excluded(end) => end <= first,
         Bound::Unbounded => false,
-    }
-}
-
-fn value_bytes(entry: &StoredEntry) -> usize {
-    match &entry.payload {
-        StoredPayload::Command(crate::machine::Command::Set { proposal, .. }) => {
-            proposal.value.len()
-        }
-        _ => 0,
     }
 }
 

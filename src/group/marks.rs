@@ -6,6 +6,7 @@
 //! Keys: `b`, the voter's id in 8 bytes and the group id. A mark may be out of date; that costs
 //! one question.
 
+use std::ops::Bound;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +15,8 @@ use tokio::time::{Instant, timeout};
 
 use crate::failpoint;
 use crate::id::{GroupId, NodeId};
-use crate::store::{Batch, Durability};
+use crate::machine::Slot;
+use crate::store::{Batch, Durability, PageMax};
 
 use super::ATTEMPT;
 use super::directory::{Directory, GROUPS_AT_ONCE, Group};
@@ -26,7 +28,10 @@ use super::wire::{Body, Request, Response};
 const MARK: u8 = b'b';
 
 /// How many marks are read at a time.
-const MARKS_A_PAGE: usize = 256;
+const MARKS_A_PAGE: PageMax = PageMax {
+    pairs: 256,
+    bytes: usize::MAX,
+};
 
 /// How long one group of a voter is helped at a time, in milliseconds.
 const HELP_MS: u64 = 5_000;
@@ -120,7 +125,7 @@ impl Directory {
         let (mut after, mut done) = (prefix.clone(), true);
         loop {
             let page = match self.store() {
-                Ok(store) => store.scan_page(&prefix, &after, MARKS_A_PAGE),
+                Ok(store) => store.scan_page(&prefix, Bound::Excluded(&after), MARKS_A_PAGE),
                 // It stops, or may not vote yet: then it has never marked anything.
                 Err(_) => return true,
             };
@@ -168,7 +173,9 @@ impl Directory {
                 _ => return Helped::Later,
             }
             // Whoever leads then sends the voter all that it lacks.
-            let served = self.serve(&group, Ask::Settle, 1, deadline, None).await;
+            let served = self
+                .serve(&group, Ask::Settle(Slot::new()), 1, deadline, None)
+                .await;
             if let Some(Response::Refused { .. }) = served {
                 // No room, as a rule.
                 return Helped::Later;

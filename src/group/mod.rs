@@ -24,6 +24,7 @@ mod route;
 mod runtime;
 mod serve;
 mod sleep;
+mod slots;
 mod sound;
 mod state;
 mod subscribers;
@@ -42,9 +43,10 @@ use futures::future::BoxFuture;
 
 use crate::id::{GroupId, NodeId};
 
-pub(crate) use directory::{Directory, Interest};
+pub(crate) use directory::{Directory, Group, Interest};
 #[cfg(test)]
 pub(crate) use raft::{StoredElectorate, StoredSnapshotMeta, StoredVote};
+pub(crate) use slots::{Decided, Range};
 #[cfg(test)]
 pub(crate) use subscribers::SUBSCRIPTIONS_PER_OBSERVER_MAX;
 pub(crate) use view::{Sink, View};

@@ -19,13 +19,15 @@ use tokio::time::Instant;
 use crate::id::{GroupId, NodeId};
 use crate::probe;
 
-use super::Peers;
 use super::notices::Notices;
 use super::pipeline::pipelined;
 use super::pulse::Pulse;
 use super::raft::{LogPosition, Snapshot, StoredEntry, Types, Vote};
 use super::route::LINK_BYTES_PER_MS;
+use super::slots::Ledger;
+use super::state::read_map_snapshot;
 use super::wire::{Body, RaftRequest, RaftResponse, Request, Response};
+use super::{CallError, Peers};
 
 /// The pause before an append that failed is sent again, with a link to the voter (doubling from the
 /// first to the second: it may be late because it has too much to answer) and without one.
@@ -71,6 +73,7 @@ pub(crate) struct PeerFactory {
     pub(crate) ballot: Arc<Ballot>,
     pub(crate) notices: Arc<Notices>,
     pub(crate) pulse: Arc<Pulse>,
+    pub(crate) ledger: Ledger,
 }
 
 impl RaftNetworkFactory<Types> for PeerFactory {
@@ -84,6 +87,7 @@ impl RaftNetworkFactory<Types> for PeerFactory {
             ballot: self.ballot.clone(),
             notices: self.notices.clone(),
             pulse: self.pulse.clone(),
+            ledger: self.ledger.clone(),
         }
     }
 }
@@ -96,9 +100,22 @@ pub(crate) struct Peer {
     ballot: Arc<Ballot>,
     notices: Arc<Notices>,
     pulse: Arc<Pulse>,
+    ledger: Ledger,
 }
 
 impl Peer {
+    pub(super) fn group(&self) -> GroupId {
+        self.group
+    }
+
+    /// Asks, for as long as the caller waits.
+    pub(super) fn call_raw(
+        &self,
+        frame: Vec<u8>,
+    ) -> BoxFuture<'static, Result<Vec<u8>, CallError>> {
+        self.peers.call(self.target, frame)
+    }
+
     /// Sends one message of a leader, if it is heard.
     async fn lead(
         &self,
@@ -296,9 +313,18 @@ impl RaftNetworkV2<Types> for Peer {
         &mut self,
         vote: Vote,
         snapshot: Snapshot,
-        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        if self.group.is_map() {
+            let version = read_map_snapshot(&snapshot.snapshot).map(|(version, _)| version);
+            let version = version.map_err(|error| Unreachable::new(&error))?;
+            let filled = self.fill(&self.ledger, version, option.soft_ttl());
+            tokio::select! {
+                filled = filled => filled.map_err(Unreachable::from_string)?,
+                closed = cancel => return Err(closed.into()),
+            }
+        }
         let body = RaftRequest::Snapshot {
             vote: (&vote).into(),
             meta: (&snapshot.meta).into(),

@@ -11,7 +11,9 @@ use super::super::{CallError, Peers};
 use super::*;
 use crate::group::peer::PeerFactory;
 use crate::group::raft::{Entry, StoredVote};
-use crate::id::{GroupId, NodeId};
+use crate::group::slots::Ledger;
+use crate::id::{GroupId, NodeId, Version};
+use crate::store::Store;
 use openraft::network::RaftNetworkFactory;
 
 /// Answers each call when the test says so.
@@ -96,6 +98,12 @@ async fn peer() -> (Arc<Slow>, Peer) {
         ballot: Arc::default(),
         notices: Arc::default(),
         pulse: Arc::default(),
+        ledger: Ledger::new(
+            Store::in_memory(),
+            GroupId::from_bytes([1; 32]),
+            Version::ZERO,
+            0,
+        ),
     };
     let b = NodeId::of_voter("b").as_u64();
     (slow, factory.new_client(b, &()).await)

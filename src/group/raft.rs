@@ -121,6 +121,16 @@ pub(crate) struct StoredEntry {
     pub(crate) payload: StoredPayload,
 }
 
+impl StoredEntry {
+    /// What its value takes, in bytes.
+    pub(crate) fn value_bytes(&self) -> usize {
+        match &self.payload {
+            StoredPayload::Command(command) => command.value_bytes(),
+            _ => 0,
+        }
+    }
+}
+
 impl From<&Entry> for StoredEntry {
     fn from(entry: &Entry) -> Self {
         Self {

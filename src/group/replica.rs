@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use openraft::alias::WatchReceiverOf;
 use openraft::async_runtime::WatchReceiver;
-use openraft::error::{ClientWriteError, RaftError};
+use openraft::error::{ClientWriteError, Fatal, RaftError};
 use openraft::metrics::RaftServerMetrics;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest,
@@ -27,6 +27,7 @@ use super::peer::{Ballot, PeerFactory};
 use super::pulse::Pulse;
 use super::raft::{LogPosition, Snapshot, SnapshotMeta, StoredVote, Types, Vote};
 use super::runtime::quietly;
+use super::slots::Ledger;
 use super::state::State as StateMachine;
 use super::view::View;
 use super::wire::{RaftRequest, RaftResponse, Response, State};
@@ -78,7 +79,7 @@ pub(crate) struct Replica {
 /// have lost its un-synced tail, and would go on as if it had not. `leads` says that nothing can
 /// be lost: this process has just made this voter the leader of a newborn group, or has put the
 /// leader to sleep itself and seen all that it wrote synced.
-fn config(leads: bool) -> Config {
+fn config(group: GroupId, leads: bool) -> Config {
     Config {
         cluster_name: "raft-once".into(),
         heartbeat_interval: HEARTBEAT_MS,
@@ -93,7 +94,11 @@ fn config(leads: bool) -> Config {
         removed_leader_step_down: StepDownPolicy::Never,
         quorum_loss_probe_interval: None,
         snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: LOG_ENTRIES_KEPT,
+        // What is kept of a map's log is a matter of bytes, too.
+        max_in_snapshot_log_to_keep: match group.is_map() {
+            true => u64::MAX,
+            false => LOG_ENTRIES_KEPT,
+        },
         purge_batch_size: 1,
         api_batch_linger_ms: 0,
         api_channel_size: Some(1_024),
@@ -122,7 +127,7 @@ impl Replica {
         let long = Arc::new(Notify::new());
         view.catch_up(&disk.held().state());
         let config = Arc::new(
-            config(leads)
+            config(group, leads)
                 .validate()
                 .map_err(|error| error.to_string())?,
         );
@@ -132,6 +137,7 @@ impl Replica {
             ballot: ballot.clone(),
             notices: notices.clone(),
             pulse: pulse.clone(),
+            ledger: disk.ledger().clone(),
         };
         let me = peers.me();
         let state = StateMachine::new(me, disk.clone(), view, long.clone(), lease.clone());
@@ -329,12 +335,23 @@ impl Replica {
     }
 
     /// Commits whatever may be committed and returns the state then, if this replica leads.
-    pub(crate) async fn settle(&self, deadline: Instant) -> Response {
-        if self.confirm(deadline).await {
-            Response::State(self.state())
-        } else {
-            Response::Elsewhere { hint: None }
+    pub(crate) async fn settle(&self, slot: &[u8], deadline: Instant) -> Response {
+        if !self.confirm(deadline).await {
+            return Response::Elsewhere { hint: None };
         }
+        let mut state = self.state();
+        if self.group.is_map() {
+            match self.ledger().get(slot) {
+                Ok(record) => state.record = record,
+                Err(_) => return Response::Unclear,
+            }
+        }
+        Response::State(state)
+    }
+
+    /// The slots, if it is a map.
+    pub(crate) fn ledger(&self) -> &Ledger {
+        self.disk.ledger()
     }
 
     /// A majority confirms that this replica leads, and everything committed before is applied.
@@ -437,6 +454,17 @@ impl Replica {
         }
     }
 
+    /// Takes a snapshot, which costs next to nothing, and lets go of the log before it.
+    async fn shorten(&self) -> Result<(), Fatal<Types>> {
+        self.raft.trigger().snapshot().await?;
+        if self.group.is_map() {
+            let upto = self.disk.held().needless();
+            // No further than the snapshot, which may not be there before the next time.
+            self.raft.trigger().purge_log(upto).await?;
+        }
+        Ok(())
+    }
+
     /// Hands leadership to `successor` and waits, for a bounded time, until it is taken.
     pub(crate) async fn hand_over(&self, successor: NodeId) {
         if !self.leads() {
@@ -483,7 +511,7 @@ async fn attend(replica: Weak<Replica>, long: Arc<Notify>, notices: Arc<Notices>
             return;
         };
         let done = if is_long {
-            replica.raft.trigger().snapshot().await
+            replica.shorten().await
         } else {
             pause_ms = (pause_ms * 2).min(NOTICE_RETRY_MS.1);
             replica.raft.trigger().heartbeat().await

@@ -8,17 +8,19 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use crate::id::NodeId;
-use crate::machine::{Command, Reply};
+use crate::machine::{Command, Reply, Slot};
 
 use super::ATTEMPT;
 use super::directory::{Directory, Group};
+use super::slots::SlotsRequest;
 use super::wire::{Body, HOPS_MAX, Request, Response, State};
 
 /// What may be asked of a group's leader.
 #[derive(Debug, Clone)]
 pub(super) enum Ask {
     Commit(Command),
-    Settle,
+    /// And say what stands in this slot then.
+    Settle(Slot),
 }
 
 impl Ask {
@@ -31,10 +33,15 @@ impl Ask {
                 hops_left,
                 within_ms,
             },
-            Self::Settle => Body::Settle {
+            Self::Settle(slot) if slot.is_empty() => Body::Settle {
                 hops_left,
                 within_ms,
             },
+            Self::Settle(slot) => Body::of_slots(SlotsRequest::Settle {
+                slot: slot.clone(),
+                hops_left,
+                within_ms,
+            }),
         }
     }
 }
@@ -48,7 +55,7 @@ impl Ask {
     pub(super) fn patience(&self, least: Duration, hops_left: u8) -> Duration {
         let bytes = match self {
             Self::Commit(Command::Set { proposal, .. }) => proposal.value.len() as u64,
-            Self::Commit(Command::Touch { .. }) | Self::Settle => 0,
+            Self::Commit(Command::Touch { .. }) | Self::Settle(_) => 0,
         };
         let transfers = u64::from(hops_left) + 2;
         least + Duration::from_millis(transfers * bytes / LINK_BYTES_PER_MS)
@@ -81,7 +88,9 @@ impl Directory {
         match self.route(group, &Ask::Commit(command), deadline).await {
             Some(Response::Committed { reply, leader }) => {
                 tracing::debug!(group = ?group.id(), version = %reply.version, ?proposal, %leader, "committed");
-                group.view.observe(reply.version, reply.record.as_ref());
+                // The view of a cell is that of its one slot.
+                let record = reply.record.as_ref().filter(|_| !group.id().is_map());
+                group.view.observe(reply.version, record);
                 Ok(reply)
             }
             _ => Err(Unconfirmed),
@@ -94,13 +103,13 @@ impl Directory {
         group: &Arc<Group>,
         deadline: Instant,
     ) -> Result<State, Unconfirmed> {
-        match self.route(group, &Ask::Settle, deadline).await {
+        match self.route(group, &Ask::Settle(Slot::new()), deadline).await {
             Some(Response::State(state)) => Ok(state),
             _ => Err(Unconfirmed),
         }
     }
 
-    async fn route(
+    pub(super) async fn route(
         self: &Arc<Self>,
         group: &Arc<Group>,
         ask: &Ask,

@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use crate::codec::{MalformedError, VALUE_BYTES_CAP};
-use crate::id::{NodeId, Version};
-use crate::machine::{Command, Record, Reply};
+use crate::id::{GroupId, NodeId, Version};
+use crate::machine::{Command, Record, Reply, SLOT_BYTES_MAX, Slot};
 use crate::probe::{Bug, planted};
 
 use super::ATTEMPT;
@@ -15,7 +15,9 @@ use super::directory::{Directory, Group};
 use super::raft::StoredPayload;
 use super::replica::Lead;
 use super::route::{Ask, NoAnswer};
+use super::slots::SlotsRequest;
 use super::sound;
+use super::state::read_map_snapshot;
 use super::visit::wait_in;
 use super::wake::Cause;
 use super::wire::{Body, EPOCH, HOPS_MAX, RaftRequest, Request, Response};
@@ -26,11 +28,16 @@ const WITHIN_MS_MAX: u64 = 60_000;
 /// How long a subscriber waits for the barrier that this voter passes on its behalf.
 const SUBSCRIBE_MS: u64 = 3_000;
 
+/// A value of a map up to this size may be in the log in vain.
+const VAIN_BYTES_MAX: usize = 1024;
+
 /// What no honest node proposes: it would fit into a proposal, but not into a log that others
 /// can be sent.
-fn check(command: &Command) -> Result<(), &'static str> {
-    if !command.slot().is_empty() {
-        return Err("a cell has one slot");
+fn check(group: GroupId, command: &Command) -> Result<(), &'static str> {
+    match (group.is_map(), command.slot().len()) {
+        (false, 0) | (true, 1..=SLOT_BYTES_MAX) => {}
+        (false, _) => return Err("a cell has one slot"),
+        (true, _) => return Err("a slot's name is empty or too long"),
     }
     match command {
         Command::Set { proposal, .. } if proposal.value.len() > VALUE_BYTES_CAP => {
@@ -52,6 +59,7 @@ fn is_of_voters(body: &Body) -> bool {
         | Body::Barrier { .. }
         | Body::Subscribe { .. }
         | Body::Unsubscribe { .. } => false,
+        Body::Slots { request, .. } => request.is_of_voters(),
     }
 }
 
@@ -102,7 +110,12 @@ impl Directory {
         if !self.peers().voters().contains(&peer) && is_of_voters(&request.body) {
             return Err("only voters may send this".into());
         }
-        if let Body::Propose { hops_left, .. } | Body::Settle { hops_left, .. } = request.body
+        if let Body::Propose { hops_left, .. }
+        | Body::Settle { hops_left, .. }
+        | Body::Slots {
+            request: SlotsRequest::Settle { hops_left, .. },
+            ..
+        } = request.body
             && hops_left > HOPS_MAX
         {
             // Each hop may ask several voters: they multiply.
@@ -136,9 +149,9 @@ impl Directory {
         let group = self.visit(peer, id)?;
         let served = match request.body {
             Body::Raft(message) => {
-                if let Err(reason) = sound::check_message(&message, self.peers().voters()) {
+                if let Err(reason) = self.check_message(&group, &message) {
                     tracing::warn!(%peer, group = ?id, reason, "refused a message of Raft");
-                    return Err(reason.into());
+                    return Err(reason);
                 }
                 if planted(Bug::UncommittedShown) {
                     show(&group, &message);
@@ -156,7 +169,7 @@ impl Directory {
                 hops_left,
                 within_ms,
             } => {
-                check(&command)?;
+                check(id, &command)?;
                 let Some(_waiting) = wait_in(&self.proposed, &command) else {
                     return Ok(Response::Elsewhere { hint: None });
                 };
@@ -171,8 +184,14 @@ impl Directory {
                 within_ms,
             } => {
                 let from = Some(peer);
-                self.serve(&group, Ask::Settle, hops_left, deadline(within_ms), from)
-                    .await
+                self.serve(
+                    &group,
+                    Ask::Settle(Slot::new()),
+                    hops_left,
+                    deadline(within_ms),
+                    from,
+                )
+                .await
             }
             Body::Barrier { within_ms } => {
                 let passed = self.barrier(&group, deadline(within_ms)).await;
@@ -190,9 +209,30 @@ impl Directory {
                     None
                 }
             }
+            Body::Slots { at_least, request } => {
+                self.answer_slots(&group, at_least, request, Some(peer))
+                    .await?
+            }
             Body::Unsubscribe { .. } | Body::Update(_) | Body::Orphaned => None,
         };
         Ok(served.unwrap_or(Response::Unclear))
+    }
+
+    /// Why openraft is not to see this message.
+    fn check_message(&self, group: &Group, message: &RaftRequest) -> Result<(), String> {
+        let is_map = group.id().is_map();
+        sound::check_message(message, self.peers().voters(), is_map)?;
+        if let RaftRequest::Snapshot { data, .. } = message
+            && is_map
+        {
+            // It says which state to go on from, and does not bring it.
+            let (version, _) = read_map_snapshot(data).map_err(|error| error.to_string())?;
+            let filled = self.ledger(group)?.filled();
+            if filled.map_err(|error| error.to_string())? < version {
+                return Err("not all slots of the snapshot are here".into());
+            }
+        }
+        Ok(())
     }
 
     /// Commits on this voter, or hands on to one that can. `None` if it is unclear what became
@@ -220,18 +260,7 @@ impl Directory {
         {
             return Some(committed);
         }
-        // A slot that is known to be decided needs no other value in the log.
-        let ask = match ask {
-            Ask::Commit(Command::Set { slot, proposal })
-                if slot.is_empty() && group.view.record().is_some() =>
-            {
-                Ask::Commit(Command::Touch {
-                    slot,
-                    id: proposal.id,
-                })
-            }
-            ask => ask,
-        };
+        let ask = self.without_vain_value(group, ask);
         let me = self.peers().me();
         // Voters that could not be reached or did not answer as leaders: they do not count as such.
         // Nor does whoever hands on for the last time: a leader would not. One that has lost its last
@@ -265,7 +294,7 @@ impl Directory {
                 Lead::Me => {
                     return Some(match &ask {
                         Ask::Commit(command) => replica.write(command.clone(), deadline).await,
-                        Ask::Settle => replica.settle(deadline).await,
+                        Ask::Settle(slot) => replica.settle(slot, deadline).await,
                     });
                 }
                 Lead::Other(leader) if hops_left > 0 => {
@@ -296,6 +325,29 @@ impl Directory {
         }
     }
 
+    /// A slot that is known to be decided needs no other value in the log. To look a map's slot up
+    /// costs more than to write a small value.
+    fn without_vain_value(&self, group: &Group, ask: Ask) -> Ask {
+        let Ask::Commit(Command::Set { slot, proposal }) = &ask else {
+            return ask;
+        };
+        let is_decided = match group.id().is_map() {
+            false => group.view.record().is_some(),
+            true if proposal.value.len() <= VAIN_BYTES_MAX => false,
+            true => {
+                let ledger = self.ledger(group).ok();
+                ledger.is_some_and(|ledger| matches!(ledger.get(slot), Ok(Some(_))))
+            }
+        };
+        if !is_decided {
+            return ask;
+        }
+        Ask::Commit(Command::Touch {
+            slot: slot.clone(),
+            id: proposal.id,
+        })
+    }
+
     /// What became of the command that a newborn group's log begins with: `None` if something
     /// else was decided, or nothing for a while. Then it is proposed like any other: once more,
     /// perhaps, under the same id.
@@ -312,7 +364,10 @@ impl Directory {
         let decided = versions.wait_for(|version| *version > Version::ZERO);
         let patience = deadline.min(Instant::now() + first.patience(ATTEMPT, 0));
         timeout_at(patience, decided).await.ok()?.ok()?;
-        let record = group.view.record()?;
+        let record = match group.id().is_map() {
+            true => self.ledger(group).ok()?.get(command.slot()).ok()??,
+            false => group.view.record()?.clone(),
+        };
         let reply = Reply {
             version: record.version,
             record: Some(record.clone()),

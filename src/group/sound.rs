@@ -12,7 +12,7 @@ use crate::machine::{Command, Proposal};
 
 use super::disk::Held;
 use super::raft::{LogPosition, StoredEntry, StoredPayload, StoredVote};
-use super::state::read_snapshot;
+use super::state::{read_map_snapshot, read_snapshot};
 use super::wire::RaftRequest;
 
 /// No history gets as far as this, one step at a time; so whatever comes next is a number, too.
@@ -22,6 +22,7 @@ const NUMBER_MAX: u64 = 1 << 62;
 pub(super) fn check_message(
     message: &RaftRequest,
     voters: &BTreeSet<NodeId>,
+    is_map: bool,
 ) -> Result<(), &'static str> {
     match message {
         RaftRequest::Append {
@@ -66,6 +67,14 @@ pub(super) fn check_message(
             check_reach(vote.term, [Some(at), None])?;
             if meta.electorate.voters != *voters {
                 return Err("the snapshot is of another electorate");
+            }
+            if is_map {
+                let version = read_map_snapshot(data).map(|(version, _)| version.as_u64());
+                return match version {
+                    Ok(version) if version <= at.index => Ok(()),
+                    Ok(_) => Err("the snapshot contradicts itself"),
+                    Err(_) => Err("the snapshot is malformed"),
+                };
             }
             let Ok((version, machine)) = read_snapshot(data) else {
                 return Err("the snapshot is malformed");

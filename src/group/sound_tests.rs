@@ -3,7 +3,7 @@ use std::sync::Arc;
 use super::*;
 use crate::group::disk::{Applied, Disk};
 use crate::group::raft::{StoredElectorate, StoredSnapshotMeta};
-use crate::group::state::write_snapshot;
+use crate::group::state::{Contents, write_snapshot};
 use crate::id::{GroupId, ProposalId, Version};
 use crate::machine::Machine;
 use crate::store::{Batch, Durability, Store};
@@ -193,7 +193,7 @@ fn numbers_at_the_end_of_all_numbers_are_refused() {
             snapshot(term, index),
             transfer(term, index),
         ] {
-            let refused = check_message(&message, &voters());
+            let refused = check_message(&message, &voters(), false);
             assert_eq!(refused, Err("no history gets that far"), "{message:?}");
         }
     }
@@ -214,7 +214,8 @@ fn every_flipped_bit_of_a_decided_value_is_noticed() {
         machine,
         ..
     } = held;
-    futures::executor::block_on(disk.install(applied, electorate, machine)).unwrap();
+    futures::executor::block_on(disk.install(applied, electorate, Contents::Cell(machine)))
+        .unwrap();
     disk.purge(at(1, 2));
     assert!(Disk::load(&store, GROUP, &voters(), None).is_ok());
 
@@ -296,7 +297,11 @@ fn messages_of_honest_voters_pass() {
             last: None,
         },
     ] {
-        assert_eq!(check_message(&message, &voters()), Ok(()), "{message:?}");
+        assert_eq!(
+            check_message(&message, &voters(), false),
+            Ok(()),
+            "{message:?}"
+        );
     }
 }
 
@@ -368,13 +373,14 @@ fn messages_that_raft_would_stop_at_are_refused() {
         (transfer(vote(1, false), "a"), "not that of a leader"),
         (transfer(vote(1, true), "o"), "no voter"),
     ] {
-        let refused = check_message(&message, &voters()).unwrap_err();
+        let refused = check_message(&message, &voters(), false).unwrap_err();
         assert!(refused.contains(reason), "{refused}: {message:?}");
     }
     assert_eq!(
         check_message(
             &snapshot(|_| {}, write_snapshot(Version::ZERO, &Machine::default())),
-            &voters()
+            &voters(),
+            false
         ),
         Ok(())
     );

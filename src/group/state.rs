@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use crate::codec::{self, MalformedError};
 use crate::failpoint;
 use crate::id::{NodeId, Version};
-use crate::machine::{Machine, Reply};
+use crate::machine::{Command, Machine, Reply};
 use crate::probe;
 
 use super::disk::{Applied, Disk, Held};
@@ -21,12 +21,17 @@ use super::raft::{
     LogId, LogPosition, Snapshot, SnapshotMeta, StoredElectorate, StoredEntry, StoredMembership,
     StoredSnapshotMeta, Types,
 };
+use super::slots::{Decided, Fetched};
 use super::view::View;
 
 const SNAPSHOT_VERSION: u8 = 1;
 
 /// The most log entries that a group keeps behind its last snapshot.
 pub(crate) const LOG_ENTRIES_MAX: u64 = 64;
+
+/// The same of a map, where a snapshot is taken also after so many bytes of values.
+const MAP_LOG_ENTRIES_MAX: u64 = 4_096;
+const MAP_LOG_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Applies one group's log.
 pub(crate) struct State {
@@ -36,10 +41,50 @@ pub(crate) struct State {
     /// Told when the log has grown beyond [`LOG_ENTRIES_MAX`].
     long: Arc<Notify>,
     built: Option<Snapshot>,
+    /// Of values that were applied since the last snapshot of a map.
+    unsaved_bytes: usize,
     _lease: Lease,
 }
 
+/// The slots that a number of entries is applied to.
+enum Slots {
+    Cell,
+    Map(Fetched),
+}
+
 impl State {
+    fn snapshot_of(&self, held: &Held) -> Snapshot {
+        let version = held.applied.version;
+        let contents = match self.disk.group.is_map() {
+            true => write_map_snapshot(version, self.disk.ledger().count()),
+            false => write_snapshot(version, &held.machine),
+        };
+        Snapshot {
+            meta: SnapshotMeta::from(&StoredSnapshotMeta {
+                at: held.applied.at,
+                electorate: held.electorate.clone(),
+            }),
+            snapshot: contents.into(),
+        }
+    }
+
+    /// What is known of the slots that `entries` are about.
+    fn fetch(&self, entries: &[EntryResponder<Types>]) -> Result<Slots, io::Error> {
+        if !self.disk.group.is_map() {
+            return Ok(Slots::Cell);
+        }
+        let slots = entries
+            .iter()
+            .filter_map(|(entry, _)| match &entry.payload {
+                EntryPayload::Normal(Command::Set { slot, .. } | Command::Touch { slot, .. }) => {
+                    Some(slot)
+                }
+                _ => None,
+            });
+        let fetched = self.disk.ledger().fetch(slots);
+        fetched.map(Slots::Map).map_err(io::Error::other)
+    }
+
     pub(crate) fn new(
         me: NodeId,
         disk: Arc<Disk>,
@@ -53,19 +98,19 @@ impl State {
             view,
             long,
             built: None,
+            unsaved_bytes: 0,
             _lease: lease,
         }
     }
 }
 
-fn snapshot_of(held: &Held) -> Snapshot {
-    Snapshot {
-        meta: SnapshotMeta::from(&StoredSnapshotMeta {
-            at: held.applied.at,
-            electorate: held.electorate.clone(),
-        }),
-        snapshot: write_snapshot(held.applied.version, &held.machine).into(),
-    }
+/// What a snapshot holds beside its position.
+pub(crate) enum Contents {
+    Cell(Machine),
+    /// Which slots they are, is known from the position.
+    Map {
+        count: u64,
+    },
 }
 
 pub(super) fn write_snapshot(version: Version, machine: &Machine) -> Vec<u8> {
@@ -74,6 +119,16 @@ pub(super) fn write_snapshot(version: Version, machine: &Machine) -> Vec<u8> {
 
 /// What [`write_snapshot`] has written.
 pub(super) fn read_snapshot(bytes: &[u8]) -> Result<(Version, Machine), MalformedError> {
+    codec::decode(SNAPSHOT_VERSION, bytes)
+}
+
+/// Of a map: how many slots are decided at which version.
+pub(super) fn write_map_snapshot(version: Version, count: u64) -> Vec<u8> {
+    codec::encode(SNAPSHOT_VERSION, &(version, count))
+}
+
+/// What [`write_map_snapshot`] has written.
+pub(super) fn read_map_snapshot(bytes: &[u8]) -> Result<(Version, u64), MalformedError> {
     codec::decode(SNAPSHOT_VERSION, bytes)
 }
 
@@ -108,10 +163,14 @@ impl RaftStateMachine<Types> for State {
         Strm: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + OptionalSend,
     {
         let mut replies = Vec::new();
-        let mut new = Vec::new();
+        let mut new: Vec<Decided> = Vec::new();
         let mut observed = None;
+        let mut batch = Vec::new();
         while let Some(next) = entries.next().await {
-            let (entry, responder) = next?;
+            batch.push(next?);
+        }
+        let mut slots = self.fetch(&batch)?;
+        for (entry, responder) in batch {
             let at = LogPosition::from(&entry.log_id);
             probe::applied(self.me, self.disk.group, at.index, at.term, || {
                 let payload = StoredEntry::from(&entry).payload;
@@ -137,7 +196,11 @@ impl RaftStateMachine<Types> for State {
                 EntryPayload::Normal(command) => {
                     tracing::debug!(group = ?self.disk.group, %command, %version, "applied");
                     held.applied.version = version;
-                    let reply = held.machine.apply(version, command);
+                    let reply = match &mut slots {
+                        Slots::Cell => held.machine.apply(version, command),
+                        Slots::Map(fetched) => fetched.apply(version, command),
+                    };
+                    self.unsaved_bytes += command.value_bytes();
                     if let Some(record) = reply.record.as_ref().filter(|r| r.version == version) {
                         new.push((command.slot().to_vec(), record.clone()));
                     }
@@ -161,7 +224,7 @@ impl RaftStateMachine<Types> for State {
         failpoint::hit("group.before_apply");
         let log_length = {
             let mut held = self.disk.held();
-            self.disk.save_applied(&mut held, &new);
+            self.disk.save_applied(&mut held, new);
             held.entries.len() as u64
         };
         failpoint::hit("group.after_apply");
@@ -171,14 +234,19 @@ impl RaftStateMachine<Types> for State {
         for (responder, reply) in replies {
             responder.send(reply);
         }
-        if log_length > LOG_ENTRIES_MAX {
+        let is_long = match self.disk.group.is_map() {
+            true => log_length > MAP_LOG_ENTRIES_MAX || self.unsaved_bytes > MAP_LOG_BYTES_MAX,
+            false => log_length > LOG_ENTRIES_MAX,
+        };
+        if is_long {
+            self.unsaved_bytes = 0;
             self.long.notify_one();
         }
         Ok(())
     }
 
     async fn get_snapshot_builder(&mut self) -> Self::SnapshotBuilder {
-        let snapshot = snapshot_of(&self.disk.held());
+        let snapshot = self.snapshot_of(&self.disk.held());
         self.built = Some(snapshot.clone());
         Builder(snapshot)
     }
@@ -188,15 +256,24 @@ impl RaftStateMachine<Types> for State {
         meta: &SnapshotMeta,
         snapshot: Arc<[u8]>,
     ) -> Result<(), io::Error> {
-        let (version, machine) = read_snapshot(&snapshot).map_err(io::Error::other)?;
+        let (version, contents, record) = match self.disk.group.is_map() {
+            true => {
+                let (version, count) = read_map_snapshot(&snapshot).map_err(io::Error::other)?;
+                (version, Contents::Map { count }, None)
+            }
+            false => {
+                let (version, machine) = read_snapshot(&snapshot).map_err(io::Error::other)?;
+                let record = machine.get(&[]).cloned();
+                (version, Contents::Cell(machine), record)
+            }
+        };
         let stored = StoredSnapshotMeta::from(meta);
         let applied = Applied {
             at: stored.at,
             version,
         };
-        let record = machine.get(&[]).cloned();
         self.disk
-            .install(applied, stored.electorate, machine)
+            .install(applied, stored.electorate, contents)
             .await?;
         self.built = Some(Snapshot {
             meta: meta.clone(),
@@ -211,7 +288,9 @@ impl RaftStateMachine<Types> for State {
             let held = self.disk.held();
             // What was purged can only be had from a snapshot, and the state itself is one.
             if held.purged.is_some() {
-                self.built = Some(snapshot_of(&held));
+                let built = self.snapshot_of(&held);
+                drop(held);
+                self.built = Some(built);
             }
         }
         Ok(self.built.clone())

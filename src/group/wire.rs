@@ -7,6 +7,7 @@ use crate::id::{GroupId, NodeId, Version};
 use crate::machine::{Command, Record, Reply as Applied};
 
 use super::raft::{LogPosition, StoredEntry, StoredSnapshotMeta, StoredVote};
+use super::slots::{SlotsRequest, SlotsResponse};
 
 /// The format of the frames below.
 const FRAME_VERSION: u8 = 1;
@@ -59,6 +60,11 @@ pub(crate) enum Body {
     Orphaned,
     /// As `Status`, but only what no crash of this voter can take back.
     Durable,
+    /// About the slots of a map, as of this version or a later one.
+    Slots {
+        at_least: Version,
+        request: SlotsRequest,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -119,6 +125,7 @@ pub(crate) enum Response {
     Refused {
         reason: String,
     },
+    Slots(SlotsResponse),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -138,6 +145,16 @@ pub(crate) enum RaftResponse {
     Transferred,
     /// The vote changed, or the log is not there yet.
     NotTransferred,
+}
+
+impl Body {
+    /// About slots, as of any version.
+    pub(crate) fn of_slots(request: SlotsRequest) -> Self {
+        Self::Slots {
+            at_least: Version::ZERO,
+            request,
+        }
+    }
 }
 
 impl Request {

@@ -2,40 +2,20 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use tokio::sync::{Mutex, Notify};
-use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::codec::{DecodeError, decode_value};
-use crate::group::{Interest, Sink, View};
+use crate::group::{Sink, View};
 use crate::id::GroupId;
 use crate::machine::{Command, Record, Reply};
 use crate::network::Network;
 use crate::probe::{Bug, planted};
 
 use super::config::OnceConfig;
+use super::hold::{Hold, NoAnswer};
 use super::when::When;
-
-/// The pauses between two tries to ask a majority, in milliseconds: doubled from the first up to
-/// the second.
-const BARRIER_PAUSE_MS: u64 = 10;
-const BARRIER_PAUSE_MAX_MS: u64 = 200;
-
-/// Why the group gave no answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NoAnswer {
-    Offline,
-    NetworkDown,
-}
-
-/// A handle's hold on its group: while it lives, the node lives and follows the group.
-pub(super) struct Followed {
-    // In this order: the interest ends before the node may.
-    interest: Interest,
-    network: Network,
-}
 
 /// The typed side of a group.
 ///
@@ -50,7 +30,7 @@ pub(super) struct Cell<T> {
     /// Held by the one caller that runs an initialiser.
     pub(super) initialising: Mutex<()>,
     decode: fn(&[u8]) -> Result<T, DecodeError>,
-    followed: Arc<Followed>,
+    hold: Arc<Hold>,
     pub(super) when: When,
     pub(super) config: OnceConfig,
 }
@@ -60,19 +40,16 @@ where
     T: DeserializeOwned + Send + Sync + 'static,
 {
     pub(super) fn open(network: &Network, group: GroupId, config: OnceConfig) -> Arc<Self> {
-        let followed = Arc::new(Followed {
-            interest: network.open(group),
-            network: network.clone(),
-        });
-        let view = followed.interest.view().clone();
+        let hold = Arc::new(Hold::new(network, group));
+        let view = hold.view().clone();
         let cell = Arc::new(Self {
             value: OnceLock::new(),
             decoded: OnceLock::new(),
             known: Notify::new(),
             initialising: Mutex::new(()),
             decode: decode_value::<T>,
-            when: When::new(view.clone(), followed.clone()),
-            followed,
+            when: When::new(view.clone(), hold.clone()),
+            hold,
             config,
         });
         let sink: Arc<dyn Sink> = cell.clone();
@@ -82,12 +59,16 @@ where
 }
 
 impl<T> Cell<T> {
+    pub(super) fn hold(&self) -> &Hold {
+        &self.hold
+    }
+
     pub(super) fn network(&self) -> &Network {
-        &self.followed.network
+        self.hold.network()
     }
 
     pub(super) fn view(&self) -> &View {
-        self.followed.interest.view()
+        self.hold.view()
     }
 
     pub(super) fn group(&self) -> GroupId {
@@ -95,7 +76,7 @@ impl<T> Cell<T> {
     }
 
     pub(super) fn is_down(&self) -> bool {
-        self.network().down().is_cancelled()
+        self.hold.is_down()
     }
 
     /// The value, if it is decided, known here, and a `T`.
@@ -178,51 +159,14 @@ impl<T> Cell<T> {
 
     /// Commits `command`, within the write timeout.
     pub(super) async fn propose(&self, command: Command) -> Result<Reply, NoAnswer> {
-        if self.is_down() {
-            return Err(NoAnswer::NetworkDown);
-        }
-        let group = self.followed.interest.group();
-        let deadline = self.deadline();
-        let proposed = self.network().directory().propose(group, command, deadline);
-        // The group has deadlines of its own; this one makes sure of it.
-        let reply = self.unless_down(timeout_at(deadline, proposed)).await?;
-        match reply {
-            Ok(Ok(reply)) => Ok(reply),
-            _ if self.is_down() => Err(NoAnswer::NetworkDown),
-            _ => Err(NoAnswer::Offline),
-        }
+        self.hold.propose(command).await
     }
 
     /// Everything that was committed before the call is known here after it.
     pub(super) async fn barrier(&self) -> Result<(), NoAnswer> {
-        if self.is_down() {
-            return Err(NoAnswer::NetworkDown);
-        }
-        let deadline = self.deadline();
-        match self.unless_down(self.pass_barrier(deadline)).await? {
-            true => Ok(()),
-            false if self.is_down() => Err(NoAnswer::NetworkDown),
-            false => Err(NoAnswer::Offline),
-        }
-    }
-
-    async fn pass_barrier(&self, deadline: Instant) -> bool {
-        let group = self.followed.interest.group();
-        let directory = self.network().directory();
-        let mut pause_ms = BARRIER_PAUSE_MS;
-        loop {
-            let passed = timeout_at(deadline, directory.barrier(group, deadline)).await;
-            if let Ok(Ok(_)) = passed {
-                return true;
-            }
-            let resume = Instant::now() + Duration::from_millis(pause_ms);
-            if resume >= deadline {
-                return false;
-            }
-            // It fails at once when too few voters are linked, which may change any moment.
-            sleep_until(resume).await;
-            pause_ms = (pause_ms * 2).min(BARRIER_PAUSE_MAX_MS);
-        }
+        let (group, directory) = (self.hold.group(), self.network().directory());
+        let pass = |deadline| directory.barrier(group, deadline);
+        self.hold.until_passed(pass).await.map(drop)
     }
 
     /// The result of `work`, unless the network goes down before there is one.
@@ -230,15 +174,7 @@ impl<T> Cell<T> {
         &self,
         work: impl Future<Output = O>,
     ) -> Result<O, NoAnswer> {
-        tokio::select! {
-            biased;
-            done = work => Ok(done),
-            () = self.network().down().cancelled() => Err(NoAnswer::NetworkDown),
-        }
-    }
-
-    fn deadline(&self) -> Instant {
-        Instant::now() + self.network().write_timeout()
+        self.hold.unless_down(work).await
     }
 }
 

@@ -49,7 +49,7 @@ impl<T> Claim<T> {
 /// [`into_value`](Self::into_value) and claim with that is a new proposal, which loses to the old
 /// one.
 ///
-/// Offered once, it is bound to that cell. For any other cell it is like a fresh one: a new
+/// Offered once, it is bound to that cell, or that slot of a map. For any other cell it is like a fresh one: a new
 /// proposal, of which nothing that happened in the first cell is reported, and from then on it is
 /// bound to the other cell.
 ///
@@ -78,19 +78,20 @@ pub struct Pending<T> {
 
 /// A value as it was offered to a group. It keeps the bytes: all retries of a proposal carry the
 /// same ones, whatever `Serialize` would make of the value the next time.
-pub(super) struct Offer {
-    pub(super) group: GroupId,
-    pub(super) proposal: Proposal,
+pub(crate) struct Offer {
+    group: GroupId,
+    slot: Slot,
+    proposal: Proposal,
 }
 
 impl Offer {
-    pub(super) fn id(&self) -> ProposalId {
+    pub(crate) fn id(&self) -> ProposalId {
         self.proposal.id
     }
 
-    pub(super) fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         Command::Set {
-            slot: Slot::new(),
+            slot: self.slot.clone(),
             proposal: self.proposal.clone(),
         }
     }
@@ -107,20 +108,26 @@ impl<T> Pending<T> {
         self.value
     }
 
-    /// The offer of this value to `group`: the one made before, if it was made to that group,
-    /// else one made by `new`.
-    pub(super) fn offer_to<E>(
+    /// The offer of this value to a slot of `group`: the one made before, if it was made to that
+    /// slot, else one made by `new`.
+    pub(crate) fn offer_to<E>(
         &mut self,
         group: GroupId,
+        slot: Slot,
         new: impl FnOnce(&T) -> Result<Proposal, E>,
     ) -> Result<Arc<Offer>, E> {
-        if let Some(offer) = self.offer.as_ref().filter(|offer| offer.group == group)
+        let known = self.offer.as_ref();
+        if let Some(offer) = known.filter(|offer| offer.group == group && offer.slot == slot)
             && !planted(Bug::RetryLoses)
         {
             return Ok(offer.clone());
         }
         let proposal = new(&self.value)?;
-        let offer = Arc::new(Offer { group, proposal });
+        let offer = Arc::new(Offer {
+            group,
+            slot,
+            proposal,
+        });
         self.offer = Some(offer.clone());
         Ok(offer)
     }
@@ -170,8 +177,12 @@ mod tests {
     #[test]
     fn a_retry_on_the_same_cell_is_the_same_proposal() {
         let mut pending = Pending::from(7);
-        let first = pending.offer_to(group(1), numbered(1)).unwrap();
-        let again = pending.offer_to(group(1), numbered(2)).unwrap();
+        let first = pending
+            .offer_to(group(1), Slot::new(), numbered(1))
+            .unwrap();
+        let again = pending
+            .offer_to(group(1), Slot::new(), numbered(2))
+            .unwrap();
         assert_eq!(first.proposal, again.proposal);
         assert_eq!(again.command(), first.command());
     }
@@ -179,20 +190,37 @@ mod tests {
     #[test]
     fn on_another_cell_it_is_a_new_proposal_bound_to_that_one() {
         let mut pending = Pending::from(7);
-        let first = pending.offer_to(group(1), numbered(1)).unwrap();
-        let other = pending.offer_to(group(2), numbered(2)).unwrap();
+        let first = pending
+            .offer_to(group(1), Slot::new(), numbered(1))
+            .unwrap();
+        let other = pending
+            .offer_to(group(2), Slot::new(), numbered(2))
+            .unwrap();
         assert_ne!(first.id(), other.id());
         assert_eq!(other.group, group(2));
         // Back at the first cell it does not claim what the first proposal may have won.
-        let back = pending.offer_to(group(1), numbered(3)).unwrap();
+        let back = pending
+            .offer_to(group(1), Slot::new(), numbered(3))
+            .unwrap();
         assert_ne!(first.id(), back.id());
+    }
+
+    #[test]
+    fn in_another_slot_it_is_a_new_proposal() {
+        let mut pending = Pending::from(7);
+        let first = pending.offer_to(group(1), vec![1], numbered(1)).unwrap();
+        let other = pending.offer_to(group(1), vec![2], numbered(2)).unwrap();
+        assert_ne!(first.id(), other.id());
+        assert_eq!(other.command().slot(), [2]);
     }
 
     #[test]
     fn a_value_that_cannot_be_encoded_leaves_it_unbound() {
         let mut pending = Pending::from(7);
         assert_eq!(
-            pending.offer_to(group(1), |_| Err("too large")).err(),
+            pending
+                .offer_to(group(1), Slot::new(), |_| Err("too large"))
+                .err(),
             Some("too large")
         );
         assert!(pending.offer.is_none());
@@ -203,7 +231,9 @@ mod tests {
     fn the_value_is_not_shown() {
         let mut pending = Pending::from(77);
         assert!(!format!("{pending:?}").contains("77"));
-        pending.offer_to(group(1), numbered(1)).unwrap();
+        pending
+            .offer_to(group(1), Slot::new(), numbered(1))
+            .unwrap();
         assert!(format!("{pending:?}").contains("01010101"));
     }
 }

@@ -89,7 +89,7 @@ impl OnceConfig {
         self
     }
 
-    pub(super) fn bytes_max(&self) -> usize {
+    pub(crate) fn bytes_max(&self) -> usize {
         self.value_bytes_max
     }
 
@@ -97,6 +97,17 @@ impl OnceConfig {
     pub(super) fn group<T>(&self, store_id: StoreId) -> GroupId {
         let type_name = self.type_name.as_deref();
         GroupId::of_once(
+            store_id,
+            type_name.unwrap_or_else(|| std::any::type_name::<T>()),
+        )
+    }
+}
+
+impl OnceConfig {
+    /// The group of the map `store_id` whose slots are `T`.
+    pub(crate) fn map_group<T>(&self, store_id: StoreId) -> GroupId {
+        let type_name = self.type_name.as_deref();
+        GroupId::of_map(
             store_id,
             type_name.unwrap_or_else(|| std::any::type_name::<T>()),
         )

@@ -25,7 +25,7 @@ pub struct Decision {
 }
 
 impl Decision {
-    pub(super) fn new(record: &Record, winner_name: Option<String>) -> Self {
+    pub(crate) fn new(record: &Record, winner_name: Option<String>) -> Self {
         let since_epoch = Duration::from_millis(record.proposal.proposed_at_ms);
         Self {
             winner: record.proposer(),

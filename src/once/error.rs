@@ -66,6 +66,8 @@ pub enum ReadError {
     Offline,
     /// The cell is decided, with a value that is not a `T` here.
     Decode(DecodeError),
+    /// Only from an [`OnceMap`](crate::OnceMap): no slot has this key.
+    Key(EncodeError),
     /// The network was shut down, for good: open a new one.
     NetworkDown,
 }
@@ -124,6 +126,7 @@ impl fmt::Display for ReadError {
                  try again once the cell is online"
             ),
             Self::Decode(error) => error.fmt(f),
+            Self::Key(error) => error.fmt(f),
             Self::NetworkDown => f.write_str(NETWORK_DOWN),
         }
     }

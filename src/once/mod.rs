@@ -5,6 +5,7 @@ mod claim;
 mod config;
 mod decision;
 mod error;
+mod hold;
 mod when;
 mod write;
 
@@ -26,7 +27,9 @@ pub use decision::Decision;
 pub use error::{ClaimError, Error, InitError, ReadError};
 pub use when::{Observed, When};
 
-use cell::{Cell, NoAnswer};
+pub(crate) use hold::{Hold, NoAnswer};
+
+use cell::Cell;
 
 /// The parameter of a [`Once`] that reads and writes.
 pub const WRITER: bool = true;

@@ -15,7 +15,7 @@ async fn network() -> Network {
 async fn claim_without_reply(once: &Once<u64>, value: u64) -> (Pending<u64>, Version) {
     let mut pending = Pending::from(value);
     let offer = pending
-        .offer_to(once.group_id(), |value| once.propose(value))
+        .offer_to(once.group_id(), Vec::new(), |value| once.propose(value))
         .expect("a number fits");
     let reply = once.cell.propose(offer.command()).await;
     (pending, reply.expect("one voter is a majority").version)

@@ -60,7 +60,7 @@ pub struct When {
 }
 
 impl When {
-    pub(super) fn new(view: Arc<View>, alive: Arc<dyn Any + Send + Sync>) -> Self {
+    pub(crate) fn new(view: Arc<View>, alive: Arc<dyn Any + Send + Sync>) -> Self {
         Self { view, alive }
     }
 

@@ -11,9 +11,9 @@ use crate::id::Version;
 use crate::machine::{Command, Proposal, Record, Slot};
 use crate::probe::{Bug, planted};
 
-use super::cell::NoAnswer;
 use super::claim::{Claim, Pending};
 use super::error::{ClaimError, Error, InitError};
+use super::hold::NoAnswer;
 use super::{Once, WRITER};
 
 /// Why an offer came to nothing.
@@ -281,7 +281,7 @@ where
             return Err(OfferError::NoAnswer(NoAnswer::NetworkDown));
         }
         let group = self.cell.group();
-        let offer = pending.offer_to(group, |value| self.propose(value));
+        let offer = pending.offer_to(group, Slot::new(), |value| self.propose(value));
         let offer = offer.map_err(OfferError::Encoding)?;
         let answer = match self.cell.view().record() {
             Some(_) => Ok(()),
@@ -298,12 +298,7 @@ where
     /// A new proposal of `value`.
     pub(super) fn propose(&self, value: &T) -> Result<Proposal, EncodeError> {
         let bytes = encode_value(value, self.cell.config.bytes_max())?;
-        let network = self.cell.network();
-        Ok(Proposal {
-            id: network.proposal_id(&bytes),
-            value: Arc::from(bytes),
-            proposed_at_ms: network.now_ms(),
-        })
+        Ok(self.cell.hold().proposal(bytes))
     }
 }
 

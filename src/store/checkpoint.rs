@@ -10,11 +10,11 @@ use redb::{
     StorageBackend, StorageError, TableDefinition, TableError,
 };
 
-use super::Pair;
 use super::disk::{Disk, DiskFile};
 use super::error::StoreOpenError;
-use super::table::Table;
+use super::table::{Table, start_of};
 use super::witness::Witness;
+use super::{PageMax, Pair};
 
 pub(super) const CHECKPOINT: &str = "checkpoint.redb";
 /// A checkpoint that is being created; it counts only once it has its real name.
@@ -155,43 +155,64 @@ impl CheckpointReader {
         self.0.open_table(CELLS).map_err(other)
     }
 
-    pub(super) fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    /// Looks the keys up one after another.
+    pub(super) fn get_each<'k>(
+        &self,
+        keys: impl IntoIterator<Item = &'k [u8]>,
+        mut found: impl FnMut(Option<Vec<u8>>),
+    ) -> io::Result<()> {
         guarded(|| {
-            let found = self.cells()?.get(key).map_err(other)?;
-            Ok(found.map(|value| value.value().to_vec()))
+            let cells = self.cells()?;
+            for key in keys {
+                let value = cells.get(key).map_err(other)?;
+                found(value.map(|value| value.value().to_vec()));
+            }
+            Ok(())
         })
     }
 
     /// All pairs whose key starts with `prefix`, ordered by key.
     pub(super) fn scan(&self, prefix: &[u8]) -> io::Result<Vec<Pair>> {
-        self.scan_after(prefix, &[], usize::MAX)
+        let all = PageMax {
+            pairs: usize::MAX,
+            bytes: usize::MAX,
+        };
+        let (pairs, _) = self.scan_page(prefix, Bound::Unbounded, all)?;
+        Ok(pairs)
     }
 
-    /// The first `pairs_max` of them whose key is greater than `after`.
-    pub(super) fn scan_after(
+    /// The first of them that are not before `from`, and whether there are more.
+    pub(super) fn scan_page(
         &self,
         prefix: &[u8],
-        after: &[u8],
-        pairs_max: usize,
-    ) -> io::Result<Vec<Pair>> {
+        from: Bound<&[u8]>,
+        page: PageMax,
+    ) -> io::Result<(Vec<Pair>, bool)> {
         guarded(|| {
             let mut pairs = Vec::new();
-            // A key that starts with the prefix is not less than it.
-            let start = match after < prefix {
-                true => Bound::Included(prefix),
-                false => Bound::Excluded(after),
-            };
-            let range = (start, Bound::Unbounded);
-            for pair in self.cells()?.range::<&[u8]>(range).map_err(other)? {
-                let (key, value) = pair.map_err(other)?;
-                if pairs.len() == pairs_max || !key.value().starts_with(prefix) {
-                    break;
+            let range = (start_of(prefix, from), Bound::Unbounded);
+            let found = self.cells()?.range::<&[u8]>(range).map_err(other)?;
+            let mut failed = None;
+            // Ends at the first pair that is another's, or cannot be read.
+            let mut found = found.map_while(|pair| match pair {
+                Ok((key, value)) if key.value().starts_with(prefix) => {
+                    Some((key.value().to_vec(), value.value().to_vec()))
                 }
-                pairs.push((key.value().to_vec(), value.value().to_vec()));
-            }
-            Ok(pairs)
+                Ok(_) => None,
+                Err(error) => {
+                    failed = Some(other(error));
+                    None
+                }
+            });
+            let more = page.cut(&mut found, bytes_of, |pair| pairs.push(pair));
+            drop(found);
+            failed.map_or(Ok((pairs, more)), Err)
         })
     }
+}
+
+fn bytes_of((key, value): &Pair) -> usize {
+    key.len() + value.len()
 }
 
 /// redb may panic where a page cannot be read or makes no sense. After that, as after an error,

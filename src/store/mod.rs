@@ -35,6 +35,7 @@ mod view;
 mod witness;
 mod writer;
 
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -54,6 +55,35 @@ use writer::Writer;
 
 /// A key and its value.
 pub(crate) type Pair = (Vec<u8>, Vec<u8>);
+
+/// How much is read at once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PageMax {
+    pub(crate) pairs: usize,
+    /// Of keys and values; no further pair is read once there are so many.
+    pub(crate) bytes: usize,
+}
+
+impl PageMax {
+    /// Takes pairs from `pairs` until there are enough; whether some are left.
+    fn cut<T>(
+        self,
+        pairs: &mut impl Iterator<Item = T>,
+        bytes_of: impl Fn(&T) -> usize,
+        mut take: impl FnMut(T),
+    ) -> bool {
+        let (mut taken, mut bytes) = (0, 0);
+        for pair in pairs {
+            if taken == self.pairs.max(1) || (taken > 0 && bytes >= self.bytes) {
+                return true;
+            }
+            taken += 1;
+            bytes += bytes_of(&pair);
+            take(pair);
+        }
+        false
+    }
+}
 
 /// A lazy batch waits this long for a `Now` batch to ride with, then it is synced by itself.
 pub(crate) const LAZY_SYNC_AFTER_MS: u64 = 5;
@@ -241,17 +271,24 @@ impl Store {
         self.inner.view.scan(prefix)
     }
 
-    /// Some of the pairs whose key starts with `prefix` and is greater than `after`, ordered by
-    /// key: all up to the key that is returned too, or all there are if there is none. At most
-    /// three times `pairs_max`, so that a large range can be read in pages.
+    /// The values of several keys as of one moment, in their order.
+    pub(crate) fn get_all(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, StoreFailed> {
+        self.inner.health.check()?;
+        self.inner.view.get_all(keys)
+    }
+
+    /// Some of the pairs whose key starts with `prefix` and is not before `from`, ordered by
+    /// key: all up to the key that is returned too, or all there are if there is none. A page
+    /// has one pair at least, and at most three times what `page` says, so that a large range
+    /// can be read in pages.
     pub(crate) fn scan_page(
         &self,
         prefix: &[u8],
-        after: &[u8],
-        pairs_max: usize,
+        from: Bound<&[u8]>,
+        page: PageMax,
     ) -> Result<(Vec<Pair>, Option<Vec<u8>>), StoreFailed> {
         self.inner.health.check()?;
-        self.inner.view.scan_page(prefix, after, pairs_max)
+        self.inner.view.scan_page(prefix, from, page)
     }
 
     /// The sequence number of the last durable batch. It grows for ever, also over restarts.

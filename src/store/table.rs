@@ -8,6 +8,14 @@ use super::batch::Op;
 /// What an entry costs beside its key and value: two vectors and its share of a tree node.
 const ENTRY_OVERHEAD_BYTES: usize = 96;
 
+/// The later of the two beginnings. A key that starts with the prefix is not less than it.
+pub(super) fn start_of<'a>(prefix: &'a [u8], from: Bound<&'a [u8]>) -> Bound<&'a [u8]> {
+    match from {
+        Bound::Included(key) | Bound::Excluded(key) if key >= prefix => from,
+        _ => Bound::Included(prefix),
+    }
+}
+
 /// Keys and their newest values; `None` says deleted, whatever an older table holds.
 #[derive(Default)]
 pub(super) struct Table {
@@ -55,19 +63,14 @@ impl Table {
             .take_while(move |(key, _)| key.starts_with(prefix))
     }
 
-    /// The same behind the key `after`.
-    pub(super) fn scan_after(
+    /// The same, from somewhere on.
+    pub(super) fn scan_from(
         &self,
         prefix: &[u8],
-        after: &[u8],
+        from: Bound<&[u8]>,
     ) -> impl Iterator<Item = (&Vec<u8>, &Option<Vec<u8>>)> {
-        // A key that starts with the prefix is not less than it.
-        let start = match after < prefix {
-            true => Bound::Included(prefix),
-            false => Bound::Excluded(after),
-        };
         self.entries
-            .range::<[u8], _>((start, Bound::Unbounded))
+            .range::<[u8], _>((start_of(prefix, from), Bound::Unbounded))
             .take_while(move |(key, _)| key.starts_with(prefix))
     }
 

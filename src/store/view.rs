@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::Pair;
 use super::batch::Batch;
 use super::checkpoint::Checkpoint;
 use super::error::StoreFailed;
 use super::health::Health;
 use super::table::Table;
+use super::{PageMax, Pair};
 
 /// Invariant: `active` over `frozen` over `checkpoint` is exactly the effect of the batches
 /// `..=sequence`, all of which are durable. Only the writer applies and freezes; only the
@@ -96,18 +97,35 @@ impl View {
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFailed> {
+        let mut found = self.look_up(&[key])?;
+        Ok(found.pop().flatten())
+    }
+
+    pub(super) fn get_all(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, StoreFailed> {
+        let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+        self.look_up(&keys)
+    }
+
+    /// The values of `keys`, in their order.
+    fn look_up(&self, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, StoreFailed> {
         let checkpoint = read(&self.checkpoint);
         let tables = read(&self.tables);
         if !tables.open {
             return Err(StoreFailed::Closed);
         }
-        for table in [Some(&tables.active), tables.frozen.as_deref()] {
-            if let Some(found) = table.and_then(|table| table.get(key)) {
-                return Ok(found.cloned());
+        let mut values = Vec::with_capacity(keys.len());
+        // Positions of those that no table knows.
+        let mut older = Vec::new();
+        for key in keys {
+            let mut newest_first = [Some(&tables.active), tables.frozen.as_deref()].into_iter();
+            let found = newest_first.find_map(|table| table?.get(key));
+            if found.is_none() {
+                older.push(values.len());
             }
+            values.push(found.flatten().cloned());
         }
-        let Some(checkpoint) = &*checkpoint else {
-            return Ok(None);
+        let Some(checkpoint) = checkpoint.as_ref().filter(|_| !older.is_empty()) else {
+            return Ok(values);
         };
         // Begun under the lock, so that tables and checkpoint are of one moment; read outside,
         // so that a slow disk does not hold up the writer.
@@ -115,7 +133,15 @@ impl View {
             .reader()
             .map_err(|error| self.read_failed(&error))?;
         drop(tables);
-        reader.get(key).map_err(|error| self.read_failed(&error))
+        let mut places = older.iter();
+        reader
+            .get_each(older.iter().map(|place| keys[*place]), |value| {
+                if let Some(place) = places.next() {
+                    values[*place] = value;
+                }
+            })
+            .map_err(|error| self.read_failed(&error))?;
+        Ok(values)
     }
 
     pub(super) fn scan(&self, prefix: &[u8]) -> Result<Vec<Pair>, StoreFailed> {
@@ -145,8 +171,8 @@ impl View {
     pub(super) fn scan_page(
         &self,
         prefix: &[u8],
-        after: &[u8],
-        pairs_max: usize,
+        from: Bound<&[u8]>,
+        page: PageMax,
     ) -> Result<(Vec<Pair>, Option<Vec<u8>>), StoreFailed> {
         let checkpoint = read(&self.checkpoint);
         let tables = read(&self.tables);
@@ -158,26 +184,29 @@ impl View {
         let mut newer = BTreeMap::new();
         for table in [tables.frozen.as_deref(), Some(&tables.active)] {
             let Some(table) = table else { continue };
-            let mut found = table.scan_after(prefix, after);
             let mut last = None;
-            for (key, value) in found.by_ref().take(pairs_max) {
+            let bytes_of = |(key, value): &(&Vec<u8>, &Option<Vec<u8>>)| {
+                key.len() + value.as_ref().map_or(0, Vec::len)
+            };
+            let mut found = table.scan_from(prefix, from);
+            let is_cut = page.cut(&mut found, bytes_of, |(key, value)| {
                 newer.insert(key.clone(), value.clone());
                 last = Some(key);
-            }
-            if found.next().is_some() {
+            });
+            if is_cut {
                 end = earlier(end, last.cloned());
             }
         }
         let reader = checkpoint.as_ref().map(Checkpoint::reader).transpose();
         let reader = reader.map_err(|error| self.read_failed(&error))?;
         drop(tables);
-        let older = match reader {
+        let (older, is_cut) = match reader {
             Some(reader) => reader
-                .scan_after(prefix, after, pairs_max)
+                .scan_page(prefix, from, page)
                 .map_err(|error| self.read_failed(&error))?,
-            None => Vec::new(),
+            None => (Vec::new(), false),
         };
-        if older.len() == pairs_max {
+        if is_cut {
             end = earlier(end, older.last().map(|(key, _)| key.clone()));
         }
         let mut pairs = overlay(older, newer);

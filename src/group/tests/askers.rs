@@ -50,7 +50,13 @@ async fn settle_for(cluster: &Cluster, hops_left: u8, at: usize, asker: usize) -
     let directory = cluster.node(at).directory();
     let group = directory.group(GROUP);
     let deadline = Instant::now() + Duration::from_secs(5);
-    let asked = directory.serve(&group, Ask::Settle, hops_left, deadline, Some(asker));
+    let asked = directory.serve(
+        &group,
+        Ask::Settle(Vec::new()),
+        hops_left,
+        deadline,
+        Some(asker),
+    );
     asked.await
 }
 

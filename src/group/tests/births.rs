@@ -157,6 +157,7 @@ async fn a_birth_that_is_given_up_half_way_leaves_one_instance_and_one_value() {
 async fn a_birth_that_was_given_up_leaves_no_entry_that_nobody_knows() {
     use crate::group::disk::{Applied, Disk, Held};
     use crate::group::raft::StoredVote;
+    use crate::group::state::Contents;
     let voters = NAMES.map(NodeId::of_voter).into();
     let first = NodeId::of_voter("a");
     let newborn = || Held::newborn(&voters, Some(first));
@@ -186,7 +187,7 @@ async fn a_birth_that_was_given_up_leaves_no_entry_that_nobody_knows() {
         version: Version::new(at.index),
     };
     let held = newborn();
-    let installed = ignorant.install(applied, held.electorate, held.machine);
+    let installed = ignorant.install(applied, held.electorate, Contents::Cell(held.machine));
     installed.await.unwrap();
     ignorant.purge(at);
     store.flush().await.unwrap();

@@ -1,5 +1,6 @@
 //! What every kind of store does: in memory, inline on a simulated disk, on threads and files.
 
+use std::ops::Bound;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -62,7 +63,12 @@ async fn pages_of_a_scan_are_the_scan() {
                 let prefix = prefix.as_bytes();
                 let (mut paged, mut after) = (Vec::new(), Vec::new());
                 loop {
-                    let (page, next) = store.scan_page(prefix, &after, pairs_max).unwrap();
+                    let max = PageMax {
+                        pairs: pairs_max,
+                        bytes: usize::MAX,
+                    };
+                    let from = Bound::Excluded(after.as_slice());
+                    let (page, next) = store.scan_page(prefix, from, max).unwrap();
                     assert!(page.len() <= 3 * pairs_max);
                     paged.extend(page);
                     let Some(next) = next else { break };
