@@ -45,6 +45,10 @@ pub(crate) enum Bug {
     SleepsTooEarly,
     /// Who follows a cell is not told of what is committed.
     FollowersNotTold,
+    /// A stream of decisions goes on behind what is applied, and reads only what is durable.
+    StreamSkips,
+    /// A voter goes on from a snapshot of a map whose slots it has not got.
+    SnapshotUnfilled,
     /// A value is read otherwise than it was written.
     ValueChanged,
     /// A handle that is offline forgets what it knew.

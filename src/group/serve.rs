@@ -224,6 +224,7 @@ impl Directory {
         sound::check_message(message, self.peers().voters(), is_map)?;
         if let RaftRequest::Snapshot { data, .. } = message
             && is_map
+            && !planted(Bug::SnapshotUnfilled)
         {
             // It says which state to go on from, and does not bring it.
             let (version, _) = read_map_snapshot(data).map_err(|error| error.to_string())?;

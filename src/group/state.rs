@@ -30,7 +30,7 @@ const SNAPSHOT_VERSION: u8 = 1;
 pub(crate) const LOG_ENTRIES_MAX: u64 = 64;
 
 /// The same of a map, where a snapshot is taken also after so many bytes of values.
-const MAP_LOG_ENTRIES_MAX: u64 = 4_096;
+const MAP_LOG_ENTRIES_MAX: u64 = if cfg!(test) { 24 } else { 4_096 };
 const MAP_LOG_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Applies one group's log.

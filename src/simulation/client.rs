@@ -8,8 +8,11 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use tokio::time::timeout;
 
+use super::follower::{Followed, follow};
+use super::handle::{Handle, is_slot, open};
+use crate::probe::of_current;
 use crate::testing::{Call, History, OpId, Outcome};
-use crate::{Claim, ClaimError, Error, Network, Once, OnceConfig, Pending, ReadError};
+use crate::{Claim, ClaimError, Error, Network, Pending, ReadError};
 
 /// How often a claim that is in doubt is repeated at most.
 const CLAIMS_MAX: u32 = 4;
@@ -37,7 +40,11 @@ pub(super) struct Shared {
     pub(super) given_up: u64,
     /// By life and cell: handles that stay open for as long as the process lives. A dead process
     /// drops nothing, and neither does this.
-    pub(super) watched: BTreeMap<(u64, u32), Once<u64>>,
+    pub(super) watched: BTreeMap<(u64, u32), Handle>,
+    /// By life: what a stream of the map has seen, in those that have one.
+    pub(super) followed: BTreeMap<u64, Followed>,
+    /// What clients themselves have found to be wrong.
+    pub(super) wrong: Vec<String>,
 }
 
 impl Shared {
@@ -59,22 +66,18 @@ pub(super) fn on(board: &Board) -> MutexGuard<'_, Shared> {
     board.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-pub(super) fn cell_name(cell: u32) -> String {
-    format!("cell-{cell}")
-}
-
-pub(super) fn open(network: &Network, cell: u32) -> Once<u64> {
-    let config = OnceConfig::new().type_name("u64");
-    Once::writer_with_config(network, cell_name(cell), config)
-}
-
 /// Opens a handle on every other cell and keeps it, as programs do that wait for a value.
 pub(super) async fn watch(board: Board, life: u64, network: Network, mut chance: StdRng) {
+    if chance.random_bool(0.5) {
+        let again_after = chance.random_range(1..30);
+        let followed = follow(board.clone(), life, network.clone(), again_after);
+        tokio::spawn(of_current(followed));
+    }
     let mut next = 0;
     while !on(&board).stopped {
         let cells = on(&board).cells;
         for cell in next..cells {
-            if chance.random_bool(0.5) {
+            if chance.random_bool(0.5) && !is_slot(cell) {
                 let handle = open(&network, cell);
                 on(&board).watched.insert((life, cell), handle);
             }
@@ -126,7 +129,7 @@ impl Client {
                 }
                 self.call(&handle, cell).await;
             }
-            self.look(&handle, cell);
+            self.look(&handle, cell).await;
         }
     }
 
@@ -145,12 +148,10 @@ impl Client {
         tokio::time::sleep(Duration::from_millis(ms)).await;
     }
 
-    fn look(&self, handle: &Once<u64>, cell: u32) {
-        let value = handle.read();
-        let version = handle.version().as_u64();
-        on(&self.board)
-            .history
-            .observe(self.id, cell, value, version);
+    async fn look(&self, handle: &Handle, cell: u32) {
+        let op = self.begin(cell, Call::Read);
+        let outcome = saw(handle, handle.read().await);
+        self.end(op, outcome);
     }
 
     fn next_value(&self) -> u64 {
@@ -171,14 +172,14 @@ impl Client {
         shared.history.finish(op, outcome);
     }
 
-    async fn call(&mut self, handle: &Once<u64>, cell: u32) {
+    async fn call(&mut self, handle: &Handle, cell: u32) {
         let call = match self.chance.random_range(0..12) {
             0..3 => Call::Write(self.next_value()),
             3..6 => Call::Claim(self.next_value()),
             6 => Call::GetOrInit(self.next_value()),
             7..9 => Call::ReadLinearizable,
             9 => Call::Wait,
-            _ => return self.look(handle, cell),
+            _ => return self.look(handle, cell).await,
         };
         let op = self.begin(cell, call);
         let patience = match self.chance.random_bool(0.15) {
@@ -197,13 +198,10 @@ impl Client {
     }
 }
 
-async fn ask(handle: &Once<u64>, call: Call, claims: u32) -> Outcome {
-    let version = || handle.version().as_u64();
+async fn ask(handle: &Handle, call: Call, claims: u32) -> Outcome {
     match call {
         Call::Write(value) => match handle.write(value).await {
-            Ok(version) => Outcome::Acknowledged {
-                version: version.as_u64(),
-            },
+            Ok(version) => Outcome::Acknowledged { version },
             Err(Error::Offline(_) | Error::NetworkDown) => Outcome::Unclear,
             Err(error) => panic!("a write: {error}"),
         },
@@ -224,31 +222,27 @@ async fn ask(handle: &Once<u64>, call: Call, claims: u32) -> Outcome {
             }
             Outcome::Unclear
         }
-        Call::GetOrInit(value) => match handle.get_or_init(|| async move { value }).await {
-            Ok(&value) => Outcome::Saw {
-                value: Some(value),
-                version: version(),
-            },
+        Call::GetOrInit(value) => match handle.get_or_init(value).await {
+            Ok(value) => handle.saw(Some(value)),
             Err(ClaimError::Offline(_) | ClaimError::Unreached | ClaimError::NetworkDown) => {
                 Outcome::Unclear
             }
             Err(error) => panic!("get_or_init: {error}"),
         },
-        Call::Read | Call::ReadLinearizable => match handle.read_linearizable().await {
-            Ok(value) => Outcome::Saw {
-                value,
-                version: version(),
-            },
-            Err(ReadError::Offline | ReadError::NetworkDown) => Outcome::Unclear,
-            Err(error) => panic!("a read: {error}"),
-        },
+        Call::Read => saw(handle, handle.read().await),
+        Call::ReadLinearizable => saw(handle, handle.read_linearizable().await),
         Call::Wait => match timeout(Duration::from_millis(WAIT_MS), handle.wait()).await {
-            Ok(Ok(&value)) => Outcome::Saw {
-                value: Some(value),
-                version: version(),
-            },
+            Ok(Ok(value)) => handle.saw(Some(value)),
             Ok(Err(ReadError::NetworkDown)) | Err(_) => Outcome::Unclear,
             Ok(Err(error)) => panic!("a wait: {error}"),
         },
+    }
+}
+
+fn saw(handle: &Handle, read: Result<Option<u64>, ReadError>) -> Outcome {
+    match read {
+        Ok(value) => handle.saw(value),
+        Err(ReadError::Offline | ReadError::NetworkDown) => Outcome::Unclear,
+        Err(error) => panic!("a read: {error}"),
     }
 }

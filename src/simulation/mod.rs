@@ -5,6 +5,8 @@
 mod bugs;
 mod client;
 mod faults;
+mod follower;
+mod handle;
 mod plan;
 pub(crate) mod probes;
 mod process;

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::client::{Board, on, open};
+use super::client::{Board, on};
+use super::handle::{Handle, is_slot, open};
 use super::plan::Plan;
 use super::probes;
 use super::world::{World, until};
-use crate::Once;
 use crate::probe::Bug;
 use crate::store::SimDisk;
 use crate::testing::{Call, Checked, Outcome};
@@ -73,6 +73,7 @@ async fn play(plan: &Plan, bug: Option<Bug>) -> Report {
     let watch = probes::end();
     let mut wrong = watch.violations;
     wrong.extend(judged.as_ref().err().map(ToString::to_string));
+    wrong.append(&mut on(&world.board).wrong);
     wrong.extend(played.err());
     let net = world.net.counts();
     let mut report = Report {
@@ -217,12 +218,36 @@ async fn all_told(world: &World, decided: &BTreeSet<u32>) -> Result<(), String> 
         .filter(|((life, cell), _)| lives.contains(life) && decided.contains(cell))
         .map(|(key, handle)| (*key, handle.clone()))
         .collect();
-    let told = || watched.iter().all(|(_, handle)| handle.is_some());
+    let is_deaf = |handle: &Handle| matches!(handle, Handle::Cell(cell) if cell.is_none());
+    // Streams that have not seen all slots that are decided.
+    let slots: BTreeSet<u32> = decided
+        .iter()
+        .copied()
+        .filter(|cell| is_slot(*cell))
+        .collect();
+    let behind = || {
+        let shared = on(&world.board);
+        let followed = shared.followed.iter();
+        let mut behind = followed
+            .filter(|(life, followed)| lives.contains(life) && !followed.slots.is_superset(&slots));
+        let first = behind.next();
+        first.map(|(life, followed)| {
+            let missed = slots.difference(&followed.slots).next().copied();
+            (*life, missed.unwrap_or_default())
+        })
+    };
+    let told = || !watched.iter().any(|(_, handle)| is_deaf(handle)) && behind().is_none();
     if until(Duration::from_millis(TELL_MS), told).await {
         return Ok(());
     }
-    let deaf = watched.iter().find(|(_, handle)| handle.is_none());
-    let ((life, cell), handle) = deaf.expect("not all were told");
+    let deaf = watched.iter().find(|(_, handle)| is_deaf(handle));
+    let Some(((life, cell), handle)) = deaf else {
+        let (life, missed) = behind().expect("not all were told");
+        return Err(format!(
+            "stream: slot {missed} is decided, and a stream of life {life} does not have it \
+             within {TELL_MS} ms although all is well"
+        ));
+    };
     let mut told = format!(
         "not told: cell {cell} ({}) is decided, and a handle of life {life} does not learn that \
          within {TELL_MS} ms although all is well",
@@ -241,7 +266,7 @@ async fn all_told(world: &World, decided: &BTreeSet<u32>) -> Result<(), String> 
 }
 
 /// Writes until it is acknowledged.
-async fn write(board: &Board, handle: Once<u64>, cell: u32) -> Result<(), String> {
+async fn write(board: &Board, handle: Handle, cell: u32) -> Result<(), String> {
     let value;
     let op = {
         let mut shared = on(board);
@@ -253,7 +278,7 @@ async fn write(board: &Board, handle: Once<u64>, cell: u32) -> Result<(), String
         loop {
             // It offers the same value; whichever of its proposals wins, that is the value.
             if let Ok(version) = handle.write(value).await {
-                return version.as_u64();
+                return version;
             }
         }
     });
@@ -267,7 +292,7 @@ async fn write(board: &Board, handle: Once<u64>, cell: u32) -> Result<(), String
     Ok(())
 }
 
-async fn read(board: &Board, handle: Once<u64>, cell: u32) -> Result<(), String> {
+async fn read(board: &Board, handle: Handle, cell: u32) -> Result<(), String> {
     let op = {
         let mut shared = on(board);
         let client = shared.next_client();
@@ -278,9 +303,7 @@ async fn read(board: &Board, handle: Once<u64>, cell: u32) -> Result<(), String>
             "not live: cell {cell} cannot be read although all is well"
         ));
     };
-    let version = handle.version().as_u64();
-    on(board)
-        .history
-        .finish(op, Outcome::Saw { value, version });
+    let saw = handle.saw(value);
+    on(board).history.finish(op, saw);
     Ok(())
 }

@@ -37,7 +37,7 @@ impl Directory {
             .ask_slots(group, group.view.version(), SlotsRequest::Get { slot })
             .await?
         {
-            SlotsResponse::Record(record) => Ok(record),
+            SlotsResponse::Record(record) => Ok(seen(group, record)),
             _ => Err(NotRead::Unreached),
         }
     }
@@ -133,7 +133,8 @@ impl Directory {
         deadline: Instant,
     ) -> Result<Option<Arc<Record>>, Unconfirmed> {
         if self.peers().is_voter() {
-            return self.ask_majority_of(group, slot, deadline).await;
+            let record = self.ask_majority_of(group, slot, deadline).await?;
+            return Ok(seen(group, record));
         }
         for voter in self.reachable_in_follow_order(group) {
             let within = deadline.saturating_duration_since(Instant::now());
@@ -146,7 +147,7 @@ impl Directory {
                 continue;
             };
             if let Ok(Response::Slots(SlotsResponse::Record(record))) = Response::decode(&frame) {
-                return Ok(record);
+                return Ok(seen(group, record));
             }
         }
         Err(Unconfirmed)
@@ -205,4 +206,12 @@ impl Directory {
             _ => Err(Unconfirmed),
         }
     }
+}
+
+/// This node has seen what it hands on.
+fn seen(group: &Group, record: Option<Arc<Record>>) -> Option<Arc<Record>> {
+    if let Some(record) = &record {
+        group.view.observe(record.version, None);
+    }
+    record
 }

@@ -16,6 +16,7 @@ use super::super::disk::{APPLIED, Applied, RECORD, broken, key, pack, unpack};
 use super::{Decided, PAGE, Range};
 use crate::id::{GroupId, Version};
 use crate::machine::{Command, Record, Reply, Slot, Slots, apply};
+use crate::probe::{Bug, planted};
 use crate::store::{Batch, Durability, PageMax, Store, StoreFailed};
 
 const CHANGE: u8 = b'c';
@@ -177,16 +178,32 @@ impl Ledger {
         range: &Range,
     ) -> Result<(Vec<Decided>, Version), StoreFailed> {
         let upto;
-        let mut names: BTreeMap<Version, Slot> = {
+        let names: BTreeMap<Version, Slot> = {
             let recent = self.recent();
             upto = recent.version;
             if after >= upto {
                 return Ok((Vec::new(), after));
             }
             let newer = (Bound::Excluded(after), Bound::Included(upto));
+            if planted(Bug::StreamSkips) {
+                // As if nothing were on its way to the disk.
+                drop(recent);
+                return self.with_durable_changes(after, upto, range, BTreeMap::new());
+            }
             let names = recent.by_version.range(newer);
             names.map(|(at, slot)| (*at, slot.clone())).collect()
         };
+        self.with_durable_changes(after, upto, range, names)
+    }
+
+    /// The same, with `names` for those that may not be durable yet.
+    fn with_durable_changes(
+        &self,
+        after: Version,
+        upto: Version,
+        range: &Range,
+        mut names: BTreeMap<Version, Slot>,
+    ) -> Result<(Vec<Decided>, Version), StoreFailed> {
         let prefix = self.key(CHANGE, &[]);
         let from = self.key(CHANGE, &after.as_u64().to_be_bytes());
         let (stored, end) = self
