@@ -6,6 +6,8 @@
 //! any number of other nodes, *observers*, read and write it through them. A cell that nobody is
 //! writing costs no message, no timer and no thread.
 //!
+//! An [`OnceMap<K, V>`] is a map of such cells in one group, for many small decisions of one kind.
+//!
 //! # Quick start
 //!
 //! One node, alone, in memory. This is all a test needs:
