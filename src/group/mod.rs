@@ -4,6 +4,7 @@
 mod barrier;
 mod berth;
 mod berths;
+mod census;
 mod directory;
 mod disk;
 #[cfg(any(test, all(fuzzing, feature = "testing")))]
@@ -27,6 +28,7 @@ mod sleep;
 mod sound;
 mod state;
 mod subscribers;
+mod trouble;
 mod view;
 mod visit;
 mod wake;
@@ -42,11 +44,10 @@ use futures::future::BoxFuture;
 
 use crate::id::{GroupId, NodeId};
 
+pub(crate) use census::Census;
 pub(crate) use directory::{Directory, Interest};
 #[cfg(test)]
 pub(crate) use raft::{StoredElectorate, StoredSnapshotMeta, StoredVote};
-#[cfg(test)]
-pub(crate) use subscribers::SUBSCRIPTIONS_PER_OBSERVER_MAX;
 pub(crate) use view::{Sink, View};
 #[cfg(test)]
 pub(crate) use visit::PROPOSED_BYTES_MAX;

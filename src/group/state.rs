@@ -110,6 +110,7 @@ impl RaftStateMachine<Types> for State {
         let mut replies = Vec::new();
         let mut new = Vec::new();
         let mut observed = None;
+        let mut commands = 0;
         while let Some(next) = entries.next().await {
             let (entry, responder) = next?;
             let at = LogPosition::from(&entry.log_id);
@@ -137,6 +138,7 @@ impl RaftStateMachine<Types> for State {
                 EntryPayload::Normal(command) => {
                     tracing::debug!(group = ?self.disk.group, %command, %version, "applied");
                     held.applied.version = version;
+                    commands += 1;
                     let reply = held.machine.apply(version, command);
                     if let Some(record) = reply.record.as_ref().filter(|r| r.version == version) {
                         new.push((command.slot().to_vec(), record.clone()));
@@ -165,6 +167,8 @@ impl RaftStateMachine<Types> for State {
             held.entries.len() as u64
         };
         failpoint::hit("group.after_apply");
+        self.disk.counts().commands_applied.add(commands);
+        self.disk.counts().decisions.add(new.len() as u64);
         if let Some((version, record)) = observed {
             self.view.observe(version, record.as_ref());
         }

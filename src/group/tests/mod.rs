@@ -2,6 +2,7 @@
 
 mod askers;
 mod births;
+mod census;
 mod cluster;
 mod crashes;
 mod failing;
