@@ -67,6 +67,13 @@ limits! {
     /// Replicas that are awake at once, 124 KiB each and what their logs hold. A quarter of them is
     /// kept for messages of other voters.
     awake_groups_max: 16_384, 8..=1_048_576;
+    /// Groups on disk. A voter that holds so many takes no proposals for new ones, and three
+    /// quarters of it are open to observers; groups are never deleted. Those that are under way
+    /// already, or that another voter has let in, are stored all the same.
+    groups_stored_max: 16_777_216, 1..=1_073_741_824;
+    /// New groups that one observer may ask this voter for in a second. One that has not asked for
+    /// a while may ask for those of four seconds at once.
+    observer_births_per_second_max: 512, 1..=1_000_000;
     /// Groups that are kept in memory because observers follow them or are at work on them, and
     /// twice that for voters.
     groups_of_observers_max: 262_144, 1..=16_777_216;

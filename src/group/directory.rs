@@ -18,6 +18,7 @@ use crate::transport::Pool;
 
 use super::berth::Berth;
 use super::berths::Berths;
+use super::births::Births;
 use super::census::Census;
 use super::disk::{Disk, Held};
 use super::push::{PUSHED_KIB_MAX, Pusher};
@@ -114,6 +115,7 @@ pub(crate) struct Directory {
     pub(crate) counts: Arc<Counts>,
     pub(crate) limits: Limits,
     pub(super) census: Arc<Census>,
+    pub(super) births: Births,
     /// Values that others have proposed here.
     pub(crate) proposed: Arc<Pool>,
     /// What is on the way to subscribers.
@@ -191,6 +193,7 @@ impl Directory {
             counts,
             limits,
             census: Arc::new(census),
+            births: Births::default(),
             settling: Arc::new(Semaphore::new(GROUPS_AT_ONCE)),
             helped: Mutex::default(),
             subscriptions: AtomicU64::new(0),
@@ -346,7 +349,7 @@ impl Directory {
     pub(crate) fn link_down(self: &Arc<Self>, node: NodeId) {
         self.drop_subscriptions(node);
         if !self.peers.voters().contains(&node) {
-            return;
+            return self.births.forget(node);
         }
         if self.peers.is_voter() {
             // What this leader left behind must be settled, or those who wait wait for ever.

@@ -4,6 +4,7 @@
 mod barrier;
 mod berth;
 mod berths;
+mod births;
 mod census;
 mod directory;
 mod disk;

@@ -218,6 +218,7 @@ impl Directory {
         let cause = Cause::Ask {
             first,
             settles: matches!(ask, Ask::Settle),
+            from,
         };
         let (replica, leads_by_birth) = match self.wake_for(group, cause).await {
             Ok(woken) => woken,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::sync::{MutexGuard, RwLockReadGuard};
 use tokio::time::timeout;
 
+use crate::id::NodeId;
 use crate::machine::Command;
 use crate::probe::{Bug, planted};
 use crate::store::Store;
@@ -30,6 +31,7 @@ pub(super) enum Cause<'a> {
     Ask {
         first: Option<&'a Command>,
         settles: bool,
+        from: Option<NodeId>,
     },
     /// To help a voter that was away.
     Help,
@@ -76,6 +78,9 @@ impl Directory {
             return Ok((awake, false));
         }
         let held = self.load(store, group.id())?;
+        if !held.born {
+            self.may_bear_for(cause)?;
+        }
         let disk = Disk::new(store.clone(), group.id(), held).counted(self.census.clone());
         self.take_berth(group, cause)?;
         // Nothing of a leader that was put to sleep is lost, so it goes on leading, unless others
@@ -107,6 +112,20 @@ impl Directory {
         self.count_wake(cause, leads_by_birth, leads_on);
         self.fill(group, &replica, links_up);
         Ok((replica, leads_by_birth))
+    }
+
+    /// Whether a group of which this disk holds nothing may be woken.
+    fn may_bear_for(&self, cause: Cause<'_>) -> Result<(), String> {
+        match cause {
+            // What voters have to settle is in the log of one of them.
+            Cause::Ask {
+                settles: true,
+                from,
+                ..
+            } if from.is_none_or(|from| self.peers().voters().contains(&from)) => Ok(()),
+            Cause::Ask { from, .. } => self.may_bear(from),
+            Cause::Message | Cause::Help => Ok(()),
+        }
     }
 
     fn count_wake(&self, cause: Cause<'_>, leads_by_birth: bool, leads_on: bool) {

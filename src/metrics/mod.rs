@@ -204,6 +204,10 @@ figures! {
         refused_subscriptions: "raft_once_refusals_total" ["reason" = "subscriptions"];
         /// Wakes refused because as many replicas were awake as may be for their cause.
         refused_awake_groups: "raft_once_refusals_total" ["reason" = "awake_groups"];
+        /// New groups refused because as many are stored here as may be.
+        refused_groups_stored: "raft_once_refusals_total" ["reason" = "groups_stored"];
+        /// New groups refused to an observer that asks for too many at a time.
+        refused_births: "raft_once_refusals_total" ["reason" = "births"];
         /// Proposals sent elsewhere because too many bytes wait for this voter's disk.
         refused_disk_queue: "raft_once_refusals_total" ["reason" = "disk_queue"];
         /// Proposals sent elsewhere because too many bytes of values wait here for a commit.
@@ -218,7 +222,7 @@ figures! {
     gauges {
         /// Replicas that are awake, wake or fall asleep; `awake_groups_max` limits it.
         groups_awake: "raft_once_groups_awake", Count;
-        /// Groups on this voter's disk.
+        /// Groups on this voter's disk; `groups_stored_max` limits it.
         groups_stored: "raft_once_groups_stored", Count;
         /// Groups that are kept in memory for other nodes.
         groups_of_others: "raft_once_groups_of_others", Count;

@@ -7,7 +7,7 @@ mod recorder;
 
 use common::*;
 use raft_once::testing::SimNet;
-use raft_once::{Claim, Figures, Limits, Network, NetworkError, Once};
+use raft_once::{Claim, Error, Figures, Limits, Network, NetworkError, Once};
 use recorder::Kept;
 
 /// A voter that decides alone.
@@ -276,6 +276,77 @@ async fn an_observer_too_many_is_refused_in_words_and_counted() {
         (1, 2)
     );
     assert_eq!(figures.observer_links_lost, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_voter_that_stores_as_much_as_it_may_says_what_to_do() {
+    let net = SimNet::new(1);
+    let node = alone(&net, Limits::default().groups_stored_max(3)).await;
+    let cells: Vec<_> = (0..4)
+        .map(|n| Once::<u32>::writer(&node, format!("cell {n}")))
+        .collect();
+    for cell in &cells[..3] {
+        cell.write(1).await.unwrap();
+    }
+    let refused = cells[3].write(4).await;
+    assert!(matches!(refused, Err(Error::Offline(4))), "{refused:?}");
+    let status = node.status();
+    assert!(status.figures.refused_groups_stored > 0);
+    assert_eq!(status.figures.proposals_unconfirmed, 1);
+    assert_eq!(
+        status.figures.groups_stored,
+        status.limits.groups_stored_max as u64
+    );
+    let trouble = |status: &raft_once::NetworkStatus, group| {
+        let cell = status.cells.iter().find(|cell| cell.group == group);
+        cell.expect("it is open").trouble.clone()
+    };
+    let said = trouble(&status, cells[3].group_id()).expect("why it was refused");
+    assert!(said.contains("3 groups are stored"), "{said}");
+    assert!(
+        said.contains("raise groups_stored_max on all voters"),
+        "{said}"
+    );
+    assert_eq!(trouble(&status, cells[0].group_id()), None);
+    // What exists lives on.
+    cells[0].write(2).await.unwrap();
+    assert_eq!(cells[3].read_linearizable().await, Ok(None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_observer_that_asks_for_new_cells_without_end_holds_up_nobody_else() {
+    let net = SimNet::new(1);
+    let node = alone(&net, Limits::default().observer_births_per_second_max(2)).await;
+    let (greedy, modest) = (join(&net, &node).await, join(&net, &node).await);
+    let asked: Vec<_> = (0..100)
+        .map(|n| {
+            let cell = Once::<u32>::writer(&greedy, format!("greedy {n}"));
+            tokio::spawn(async move { cell.write(n).await.is_ok() })
+        })
+        .collect();
+    eventually("it is refused", || node.status().figures.refused_births > 0).await;
+    for (n, other) in [&modest, &node].into_iter().enumerate() {
+        let cell = Once::<u32>::writer(other, format!("modest {n}"));
+        let written = within("a write of another", ms(1_000), cell.write(1)).await;
+        written.unwrap();
+    }
+    let mut decided = 0;
+    for asked in asked {
+        decided += u32::from(asked.await.unwrap());
+    }
+    // What it had saved, and its rate until the writes ended.
+    assert!((8..=20).contains(&decided), "{decided}");
+    let said = greedy.status().cells.into_iter();
+    let said: Vec<_> = said.filter_map(|cell| cell.trouble).collect();
+    assert!(
+        said.iter()
+            .all(|said| said.contains("2 new groups a second")),
+        "{said:?}"
+    );
+    // Later it may go on: nothing is refused for good.
+    tokio::time::sleep(ms(10_000)).await;
+    let cell = Once::<u32>::writer(&greedy, "greedy 99");
+    cell.write(99).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
