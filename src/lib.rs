@@ -277,6 +277,13 @@
 //! `raft_once::group` (proposals and replicas), `raft_once::once` (values that cannot be decoded).
 //! The consensus library underneath logs as `openraft`, and below `debug` only its errors pass.
 //! Values and secrets are never logged.
+//!
+//! # Figures
+//!
+//! What a node has done, has now and has refused is in [`Network::status`] as [`Figures`], and goes to
+//! the [`metrics`](https://docs.rs/metrics) facade with the labels `network` and `node`: to the recorder
+//! that is in force when the node starts, so install yours before. The operations manual lists the
+//! series, and what to raise an alarm on. How much a voter may be made to keep is set by [`Limits`].
 
 mod codec;
 mod failpoint;
@@ -285,8 +292,10 @@ mod failpoint;
 pub mod fuzzing;
 mod group;
 mod id;
+mod limits;
 mod machine;
 mod map;
+mod metrics;
 mod network;
 mod once;
 mod probe;
@@ -297,7 +306,9 @@ mod transport;
 
 pub use codec::{DecodeError, EncodeError};
 pub use id::{GroupId, NodeId, StoreId, UniqueId, Version};
+pub use limits::Limits;
 pub use map::{Change, Changes, Entries, MapKey, OnceMap, OnceMapReader, OnceMapWriter};
+pub use metrics::{Distribution, Figures};
 pub use network::{
     CellStatus, ElectorateError, Network, NetworkBuilder, NetworkError, NetworkStatus, Role,
     Secret, SecretError, Ticket, TicketError, VoterStatus,

@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::id::GroupId;
+use crate::metrics::Counts;
 
 use super::directory::Group;
 use super::replica::Replica;
 
-/// The most replicas that are awake on one voter at once (each holds about 124 KiB).
-pub(crate) const AWAKE_GROUPS_MAX: usize = 16_384;
-
-pub(crate) struct Berths(Mutex<Inner>);
+pub(crate) struct Berths {
+    inner: Mutex<Inner>,
+    counts: Arc<Counts>,
+}
 
 struct Inner {
     /// They are not forgotten while they are here.
@@ -39,10 +40,10 @@ impl Inner {
 }
 
 impl Berths {
-    pub(crate) fn new() -> Self {
-        Self(Mutex::new(Inner {
+    pub(crate) fn new(max: usize, counts: Arc<Counts>) -> Self {
+        let inner = Inner {
             taken: BTreeMap::new(),
-            max: AWAKE_GROUPS_MAX,
+            max,
             swept: false,
             #[cfg(test)]
             taken_ever: 0,
@@ -50,12 +51,16 @@ impl Berths {
             most: 0,
             #[cfg(test)]
             tripped: None,
-        }))
+        };
+        Self {
+            inner: Mutex::new(inner),
+            counts,
+        }
     }
 
     /// Every change under this lock is whole, and no code that can panic runs under it.
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the group's berth, for a message of Raft or else; whether the caller is to start the
@@ -66,7 +71,9 @@ impl Berths {
         if inner.taken.len() >= max && !inner.taken.contains_key(&group.id()) {
             return Err(max);
         }
-        inner.taken.insert(group.id(), group.clone());
+        if inner.taken.insert(group.id(), group.clone()).is_none() {
+            self.counts.groups_awake.add(1);
+        }
         #[cfg(test)]
         {
             inner.taken_ever += 1;
@@ -76,7 +83,10 @@ impl Berths {
     }
 
     pub(crate) fn free(&self, group: GroupId) {
-        self.inner().taken.remove(&group);
+        let mut inner = self.inner();
+        if inner.taken.remove(&group).is_some() {
+            self.counts.groups_awake.sub(1);
+        }
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Group>> {

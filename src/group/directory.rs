@@ -2,7 +2,7 @@
 //! follow here, and, on a voter, those whose replica is awake.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -10,15 +10,20 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::id::{GroupId, NodeId};
+use crate::limits::Limits;
+use crate::metrics::Counts;
 use crate::probe::{Bug, planted};
 use crate::store::Store;
 use crate::transport::Pool;
 
 use super::berth::Berth;
 use super::berths::Berths;
+use super::births::Births;
+use super::census::Census;
 use super::disk::{Disk, Held};
 use super::push::{PUSHED_KIB_MAX, Pusher};
 use super::replica::Replica;
+use super::trouble::Trouble;
 use super::view::View;
 use super::visit::PROPOSED_BYTES_MAX;
 use super::wire::{Body, Request};
@@ -35,9 +40,6 @@ const HANDOVERS_MS: u64 = 1_000;
 /// How long all replicas together may take to stop.
 const STOP_MS: u64 = 3_000;
 
-/// The most bytes that may wait for this voter's disk before it takes no more proposals.
-const DISK_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
-
 pub(crate) struct Group {
     pub(crate) view: Arc<View>,
     pub(super) berth: Berth,
@@ -45,6 +47,7 @@ pub(crate) struct Group {
     last_known: Mutex<LastKnown>,
     /// It came to be known here by another node, and counts as such.
     pub(super) of_others: bool,
+    pub(super) trouble: Trouble,
 }
 
 /// Who committed something last or led when the replica fell asleep, and the term if that is known.
@@ -100,6 +103,7 @@ pub(crate) struct GroupStatus {
     pub(crate) awake: bool,
     pub(crate) leader: Option<NodeId>,
     pub(crate) term: u64,
+    pub(crate) trouble: Option<String>,
 }
 
 pub(crate) struct Directory {
@@ -108,8 +112,10 @@ pub(crate) struct Directory {
     store: Option<Store>,
     down: CancellationToken,
     groups: Mutex<BTreeMap<GroupId, Arc<Group>>>,
-    /// How many of them are of others; changed under the lock of `groups`.
-    pub(super) of_others: AtomicUsize,
+    pub(crate) counts: Arc<Counts>,
+    pub(crate) limits: Limits,
+    pub(super) census: Arc<Census>,
+    pub(super) births: Births,
     /// Values that others have proposed here.
     pub(crate) proposed: Arc<Pool>,
     /// What is on the way to subscribers.
@@ -167,21 +173,27 @@ impl Directory {
         peers: Arc<dyn Peers>,
         store: Option<Store>,
         down: CancellationToken,
+        census: Census,
+        limits: Limits,
     ) -> Arc<Self> {
+        let counts = census.counts().clone();
         let in_touch = Mutex::new(peers.in_touch());
         Arc::new(Self {
             peers,
             store,
             down,
             groups: Mutex::default(),
-            of_others: AtomicUsize::new(0),
             proposed: Pool::new(PROPOSED_BYTES_MAX),
             pushed: Arc::new(Semaphore::new(PUSHED_KIB_MAX)),
             pushers: Mutex::default(),
             in_touch,
             closing: tokio::sync::RwLock::default(),
             stopping: CancellationToken::new(),
-            berths: Berths::new(),
+            berths: Berths::new(limits.awake_groups_max, counts.clone()),
+            counts,
+            limits,
+            census: Arc::new(census),
+            births: Births::default(),
             settling: Arc::new(Semaphore::new(GROUPS_AT_ONCE)),
             helped: Mutex::default(),
             subscriptions: AtomicU64::new(0),
@@ -214,15 +226,16 @@ impl Directory {
     }
 
     /// The same on behalf of another node; `None` if it is not known and there are `max` of those.
+    /// Their number changes under the lock of `groups`.
     pub(super) fn group_of_others(&self, id: GroupId, max: usize) -> Option<Arc<Group>> {
         let mut groups = self.groups();
         if let Some(known) = groups.get(&id) {
             return Some(known.clone());
         }
-        if self.of_others.load(Ordering::Relaxed) >= max {
+        if self.counts.groups_of_others.get() >= max as u64 {
             return None;
         }
-        self.of_others.fetch_add(1, Ordering::Relaxed);
+        self.counts.groups_of_others.add(1);
         let group = self.new_group(id, true);
         groups.insert(id, group.clone());
         Some(group)
@@ -234,6 +247,7 @@ impl Directory {
             berth: Berth::default(),
             last_known: Mutex::default(),
             of_others,
+            trouble: Trouble::default(),
         })
     }
 
@@ -274,7 +288,7 @@ impl Directory {
     /// More is waiting for this voter's disk than it should be asked to take.
     pub(super) fn is_overloaded(&self) -> bool {
         let queued = self.store.as_ref().map_or(0, Store::queued_bytes);
-        queued > DISK_QUEUE_BYTES_MAX
+        queued > self.limits.disk_queue_bytes_max
     }
 
     /// A number for a new subscription at another voter, greater than all before.
@@ -334,9 +348,8 @@ impl Directory {
     /// The link to `node` is gone: call after [`Peers::is_linked`] says so.
     pub(crate) fn link_down(self: &Arc<Self>, node: NodeId) {
         self.drop_subscriptions(node);
-        let was_voter = self.peers.voters().contains(&node);
-        if !was_voter {
-            return;
+        if !self.peers.voters().contains(&node) {
+            return self.births.forget(node);
         }
         if self.peers.is_voter() {
             // What this leader left behind must be settled, or those who wait wait for ever.
@@ -433,6 +446,7 @@ impl Directory {
                 if let Some(end) = past.end() {
                     end.reached().await;
                 }
+                self.berths.free(group.id());
             }
         };
         if tokio::time::timeout(Duration::from_millis(STOP_MS), gone)
@@ -447,7 +461,7 @@ impl Directory {
     #[cfg(test)]
     pub(crate) fn known_groups(&self) -> (usize, usize) {
         let groups = self.groups();
-        (groups.len(), self.of_others.load(Ordering::Relaxed))
+        (groups.len(), self.counts.groups_of_others.get() as usize)
     }
 
     #[cfg(test)]
@@ -477,6 +491,7 @@ impl Directory {
                 awake: awake.is_some(),
                 leader,
                 term,
+                trouble: group.trouble.said(),
             });
         });
         status

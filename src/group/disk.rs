@@ -14,9 +14,11 @@ use crate::codec::{self, Decode, Encode};
 use crate::failpoint;
 use crate::id::{GroupId, NodeId, Version};
 use crate::machine::{Command, Machine, Record, Slot};
+use crate::metrics::Counts;
 use crate::probe::{Bug, planted};
 use crate::store::{Batch, Durability, PageMax, Pair, Store, StoreFailed};
 
+use super::census::Census;
 use super::raft::{LogPosition, StoredElectorate, StoredEntry, StoredPayload, StoredVote};
 use super::slots::{COUNT, Decided, Ledger};
 use super::sound;
@@ -28,7 +30,7 @@ const DISK_VERSION: u8 = 1;
 const VOTE: u8 = b'v';
 const ENTRY: u8 = b'e';
 const PURGED: u8 = b'p';
-const ELECTORATE: u8 = b'm';
+pub(super) const ELECTORATE: u8 = b'm';
 pub(super) const APPLIED: u8 = b'a';
 pub(super) const RECORD: u8 = b'r';
 
@@ -146,6 +148,7 @@ pub(crate) struct Disk {
     store: Store,
     held: Mutex<Held>,
     ledger: Ledger,
+    census: Arc<Census>,
 }
 
 impl Disk {
@@ -233,12 +236,22 @@ impl Disk {
             store,
             held: Mutex::new(held),
             ledger,
+            census: Arc::default(),
         }
     }
 
     /// The slots, if it is a map.
     pub(crate) fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    /// The same; if it is born, that is counted.
+    pub(crate) fn counted(self, census: Arc<Census>) -> Self {
+        Self { census, ..self }
+    }
+
+    pub(crate) fn counts(&self) -> &Counts {
+        self.census.counts()
     }
 
     /// Every change under this lock is whole, and no code that can panic runs under it.
@@ -256,6 +269,7 @@ impl Disk {
         let mut batch = Batch::default();
         if !held.born {
             held.born = true;
+            self.census.born(&self.store);
             // A birth may have been given up while its batch was under way. This instance knows
             // nothing of that entry, and would never delete it.
             batch.delete(self.entry_key(LogPosition::GENESIS.index + 1));
@@ -480,10 +494,15 @@ pub(super) fn pack<T: Encode>(value: &T) -> Vec<u8> {
 }
 
 pub(super) fn unpack<T: Decode<()>>(group: GroupId, bytes: &[u8]) -> Result<T, StoreFailed> {
+    unpack_page(bytes).map_err(|what| broken(group, &what))
+}
+
+/// What [`pack`] has written, or what is wrong with it.
+pub(super) fn unpack_page<T: Decode<()>>(bytes: &[u8]) -> Result<T, String> {
     let (epoch, value): (u32, T) =
-        codec::decode(DISK_VERSION, bytes).map_err(|error| broken(group, &error.to_string()))?;
+        codec::decode(DISK_VERSION, bytes).map_err(|error| error.to_string())?;
     if epoch != EPOCH {
-        return Err(broken(group, "a record of another epoch"));
+        return Err("a record of another epoch".into());
     }
     Ok(value)
 }

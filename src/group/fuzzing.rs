@@ -8,6 +8,7 @@ use futures::future::{BoxFuture, FutureExt};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::census::Census;
 use super::directory::Directory;
 use super::disk::{Disk, key};
 use super::raft::{StoredEntry, StoredPayload};
@@ -16,6 +17,7 @@ use super::state::read_snapshot;
 use super::wire::{Body, HOPS_MAX, RaftRequest, Request, Response};
 use super::{CallError, Peers};
 use crate::id::{GroupId, NodeId, ProposalId, Version};
+use crate::limits::Limits;
 use crate::machine::{Command, Machine, Proposal};
 use crate::store::{Batch, Durability, Store};
 
@@ -200,7 +202,10 @@ impl Voter {
                 tasks: tasks.clone(),
             };
             let down = CancellationToken::new();
-            let directory = Directory::new(Arc::new(voter), Some(store), down.clone());
+            let directory = {
+                let (census, limits) = (Census::default(), Limits::default());
+                Directory::new(Arc::new(voter), Some(store), down.clone(), census, limits)
+            };
             for (sender, frame) in frames {
                 answered(&directory, *sender, frame).await;
             }

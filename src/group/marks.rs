@@ -23,6 +23,7 @@ use super::directory::{Directory, GROUPS_AT_ONCE, Group};
 use super::disk::pack;
 use super::raft::LogPosition;
 use super::route::Ask;
+use super::wake::Cause;
 use super::wire::{Body, Request, Response};
 
 const MARK: u8 = b'b';
@@ -171,6 +172,10 @@ impl Directory {
                 // which nobody is told when it changes. Asking on would cost messages for ever.
                 Ok(Response::Refused { .. }) => return Helped::GivenUp,
                 _ => return Helped::Later,
+            }
+            // Woken on its behalf, if there is room.
+            if !self.is_overloaded() && self.wake_for(&group, Cause::Help).await.is_err() {
+                return Helped::Later;
             }
             // Whoever leads then sends the voter all that it lacks.
             let served = self

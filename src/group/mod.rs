@@ -4,6 +4,8 @@
 mod barrier;
 mod berth;
 mod berths;
+mod births;
+mod census;
 mod directory;
 mod disk;
 #[cfg(any(test, all(fuzzing, feature = "testing")))]
@@ -28,6 +30,7 @@ mod slots;
 mod sound;
 mod state;
 mod subscribers;
+mod trouble;
 mod view;
 mod visit;
 mod wake;
@@ -43,12 +46,11 @@ use futures::future::BoxFuture;
 
 use crate::id::{GroupId, NodeId};
 
+pub(crate) use census::Census;
 pub(crate) use directory::{Directory, Group, Interest};
 #[cfg(test)]
 pub(crate) use raft::{StoredElectorate, StoredSnapshotMeta, StoredVote};
 pub(crate) use slots::{Decided, Range};
-#[cfg(test)]
-pub(crate) use subscribers::SUBSCRIPTIONS_PER_OBSERVER_MAX;
 pub(crate) use view::{Sink, View};
 #[cfg(test)]
 pub(crate) use visit::PROPOSED_BYTES_MAX;

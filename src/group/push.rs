@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use crate::codec::FRAME_BYTES_MAX;
 use crate::id::{GroupId, NodeId};
+use crate::metrics::Counts;
 
 use super::directory::Directory;
 use super::route::LINK_BYTES_PER_MS;
@@ -44,14 +45,16 @@ pub(crate) struct Pusher {
     pub(crate) peer: NodeId,
     queue: Mutex<Queue>,
     woken: Notify,
+    counts: Arc<Counts>,
 }
 
 impl Pusher {
-    pub(crate) fn new(peer: NodeId) -> Self {
+    pub(crate) fn new(peer: NodeId, counts: Arc<Counts>) -> Self {
         Self {
             peer,
             queue: Mutex::default(),
             woken: Notify::new(),
+            counts,
         }
     }
 
@@ -62,10 +65,16 @@ impl Pusher {
     /// False if the peer has `max` already.
     pub(crate) fn add(&self, group: GroupId, max: usize) -> bool {
         let mut queue = self.queue();
+        if queue.closed {
+            // Nobody would take it out any more.
+            return true;
+        }
         if queue.subscribed.len() >= max {
             return queue.subscribed.contains_key(&group);
         }
-        queue.subscribed.insert(group, false);
+        if queue.subscribed.insert(group, false).is_none() {
+            self.counts.subscriptions.add(1);
+        }
         true
     }
 
@@ -73,7 +82,9 @@ impl Pusher {
     pub(crate) fn remove_from(&self, view: &View) {
         view.unless_subscribed(self.peer, || {
             let mut queue = self.queue();
-            queue.subscribed.remove(&view.group);
+            if queue.subscribed.remove(&view.group).is_some() {
+                self.counts.subscriptions.sub(1);
+            }
             queue.dirty.remove(&view.group);
         });
     }
@@ -93,6 +104,7 @@ impl Pusher {
         queue.closed = true;
         self.woken.notify_one();
         queue.dirty.clear();
+        self.counts.subscriptions.sub(queue.subscribed.len());
         std::mem::take(&mut queue.subscribed).into_keys().collect()
     }
 
@@ -158,6 +170,7 @@ impl Pusher {
             let within = Duration::from_millis(within_ms);
             match timeout(within, call).await {
                 Ok(Ok(frame)) if Response::decode(&frame) == Ok(Response::Done) => {
+                    self.counts.updates_pushed.one();
                     if has_decided {
                         self.confirmed(group);
                     }

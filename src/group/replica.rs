@@ -246,7 +246,6 @@ impl Replica {
     /// Finds the leader, or becomes it. A known leader counts only while `may_lead` says so.
     ///
     /// Elections are always preceded by a pre-vote: without one a healthy leader would be deposed.
-    ///
     /// Whoever asks for it does not lead, but may hold the longer log that stands in the way.
     pub(crate) async fn find_leader(
         &self,
@@ -263,18 +262,23 @@ impl Replica {
         };
         let mut metrics = self.raft.server_metrics();
         self.ballot.clear();
+        let mut started = false;
         loop {
             if let Some(lead) = self.known_lead(&may_lead) {
+                let is_won = u64::from(started && lead == Lead::Me);
+                self.disk.counts().elections_won.add(is_won);
                 return lead;
             }
             if Instant::now() >= deadline || self.raft.trigger().elect(true).await.is_err() {
                 return Lead::Nobody;
             }
+            self.disk.counts().elections_started.one();
+            started = true;
             let retry = Duration::from_millis(ELECTION_RETRY_MS + self.peers.jitter_ms(100));
             let retry = (Instant::now() + retry).min(deadline);
             loop {
-                if let Some(lead) = self.known_lead(&may_lead) {
-                    return lead;
+                if self.known_lead(&may_lead).is_some() {
+                    break;
                 }
                 let may_hold = |voter: &NodeId| may_lead(*voter) || Some(*voter) == asker;
                 if let Some(longer) = self.ballot.longer().filter(may_hold) {
@@ -478,11 +482,8 @@ impl Replica {
             }
         };
         // A successor that does not take over in time is elected when it is needed.
-        let _ = timeout(
-            Duration::from_millis(HANDOVER_MS),
-            quietly(&self.quiet, handed),
-        )
-        .await;
+        let handed = quietly(&self.quiet, handed);
+        let _ = timeout(Duration::from_millis(HANDOVER_MS), handed).await;
     }
 
     /// Stops the instance. Parts of it may run on for a while: the lease says when they are gone.

@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::id::NodeId;
 use crate::machine::{Command, Reply, Slot};
+use crate::metrics::Counts;
 
 use super::ATTEMPT;
 use super::directory::{Directory, Group};
@@ -75,6 +76,31 @@ pub(super) enum NoAnswer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Unconfirmed;
 
+/// A proposal of this node's own program, which counts as not confirmed also if it is given up.
+struct Counted<'a> {
+    counts: &'a Counts,
+    is_committed: bool,
+}
+
+impl<'a> Counted<'a> {
+    fn new(counts: &'a Counts) -> Self {
+        counts.proposals.one();
+        Self {
+            counts,
+            is_committed: false,
+        }
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        match self.is_committed {
+            true => self.counts.proposals_committed.one(),
+            false => self.counts.proposals_unconfirmed.one(),
+        }
+    }
+}
+
 impl Directory {
     /// Commits `command` and takes in what it brought about.
     pub(crate) async fn propose(
@@ -85,8 +111,10 @@ impl Directory {
     ) -> Result<Reply, Unconfirmed> {
         tracing::debug!(group = ?group.id(), %command, "proposed");
         let proposal = command.id();
+        let mut counted = Counted::new(&self.counts);
         match self.route(group, &Ask::Commit(command), deadline).await {
             Some(Response::Committed { reply, leader }) => {
+                counted.is_committed = true;
                 tracing::debug!(group = ?group.id(), version = %reply.version, ?proposal, %leader, "committed");
                 // The view of a cell is that of its one slot.
                 let record = reply.record.as_ref().filter(|_| !group.id().is_map());
@@ -148,9 +176,15 @@ impl Directory {
             match response {
                 Some(Response::Committed { reply, leader }) => {
                     group.set_leader(leader);
+                    group.trouble.note(None);
                     return Some(Response::Committed { reply, leader });
                 }
                 Some(Response::State(state)) => return Some(Response::State(state)),
+                Some(Response::Refused { reason }) => {
+                    tracing::debug!(group = ?group.id(), voter = %next, reason, "refused");
+                    failed.push(next);
+                    group.trouble.note(Some(reason));
+                }
                 Some(Response::Elsewhere { hint: elsewhere }) => {
                     failed.push(next);
                     hint = elsewhere;

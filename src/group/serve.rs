@@ -170,7 +170,9 @@ impl Directory {
                 within_ms,
             } => {
                 check(id, &command)?;
+                self.counts.proposals_of_others.one();
                 let Some(_waiting) = wait_in(&self.proposed, &command) else {
+                    self.counts.refused_proposed_bytes.one();
                     return Ok(Response::Elsewhere { hint: None });
                 };
                 tracing::debug!(group = ?id, %command, %peer, hops_left, "asked to commit");
@@ -247,13 +249,19 @@ impl Directory {
         from: Option<NodeId>,
     ) -> Option<Response> {
         if self.is_overloaded() {
+            self.counts.refused_disk_queue.one();
             return Some(Response::Elsewhere { hint: None });
         }
         let first = match &ask {
             Ask::Commit(command @ Command::Set { .. }) => Some(command),
             _ => None,
         };
-        let (replica, leads_by_birth) = match self.wake_for(group, Cause::Ask(first)).await {
+        let cause = Cause::Ask {
+            first,
+            settles: matches!(ask, Ask::Settle(_)),
+            from,
+        };
+        let (replica, leads_by_birth) = match self.wake_for(group, cause).await {
             Ok(woken) => woken,
             Err(reason) => return Some(Response::Refused { reason }),
         };

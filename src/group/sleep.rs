@@ -150,6 +150,7 @@ impl Directory {
             let (term, leader) = replica.term();
             group.remember(term, leader.or_else(|| replica.leader()));
             led = replica.leads();
+            self.counts.sleeps.one();
             in_time(replica.stop()).await?;
             drop(replica);
         } else if change.past.end().is_some_and(|end| !end.is_reached()) {

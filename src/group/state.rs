@@ -166,6 +166,7 @@ impl RaftStateMachine<Types> for State {
         let mut new: Vec<Decided> = Vec::new();
         let mut observed = None;
         let mut batch = Vec::new();
+        let mut commands = 0;
         while let Some(next) = entries.next().await {
             batch.push(next?);
         }
@@ -196,6 +197,7 @@ impl RaftStateMachine<Types> for State {
                 EntryPayload::Normal(command) => {
                     tracing::debug!(group = ?self.disk.group, %command, %version, "applied");
                     held.applied.version = version;
+                    commands += 1;
                     let reply = match &mut slots {
                         Slots::Cell => held.machine.apply(version, command),
                         Slots::Map(fetched) => fetched.apply(version, command),
@@ -222,12 +224,15 @@ impl RaftStateMachine<Types> for State {
             }
         }
         failpoint::hit("group.before_apply");
+        let decisions = new.len() as u64;
         let log_length = {
             let mut held = self.disk.held();
             self.disk.save_applied(&mut held, new);
             held.entries.len() as u64
         };
         failpoint::hit("group.after_apply");
+        self.disk.counts().commands_applied.add(commands);
+        self.disk.counts().decisions.add(decisions);
         if let Some((version, record)) = observed {
             self.view.observe(version, record.as_ref());
         }

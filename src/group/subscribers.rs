@@ -9,11 +9,7 @@ use crate::id::{GroupId, NodeId};
 
 use super::directory::{Directory, Group};
 use super::push::Pusher;
-use super::visit::GROUPS_OF_OTHERS_MAX;
 use super::wire::{Body, Request, Response};
-
-/// The most groups that one observer may follow at this voter.
-pub(crate) const SUBSCRIPTIONS_PER_OBSERVER_MAX: usize = 16_384;
 
 /// How long a peer may take to confirm that it is no longer served before it is told again, and the
 /// pause before that, in milliseconds.
@@ -30,13 +26,13 @@ impl Directory {
     ) -> Result<(), String> {
         let max = match self.peers().voters().contains(&peer) {
             // It follows on behalf of others too.
-            true => GROUPS_OF_OTHERS_MAX,
-            false => SUBSCRIPTIONS_PER_OBSERVER_MAX,
+            true => self.groups_of_others_max(),
+            false => self.limits.subscriptions_per_observer_max,
         };
         let pusher = {
             let mut pushers = self.pushers.lock().unwrap_or_else(PoisonError::into_inner);
             let pusher = pushers.entry(peer).or_insert_with(|| {
-                let pusher = Arc::new(Pusher::new(peer));
+                let pusher = Arc::new(Pusher::new(peer, self.counts.clone()));
                 let running = pusher.clone().run(Arc::downgrade(self));
                 self.peers().spawn(Box::pin(running));
                 pusher
@@ -47,6 +43,7 @@ impl Directory {
         group.view.subscribe(peer, number, pusher.clone());
         if !pusher.add(group.id(), max) {
             group.view.unsubscribe(peer, number);
+            self.counts.refused_subscriptions.one();
             return Err(format!(
                 "this node follows {max} groups at this voter already; \
                  close handles, or spread them over more nodes"
@@ -95,6 +92,17 @@ impl Directory {
                 self.forget_idle(group);
             }
         }
+    }
+
+    /// The node has stopped: nobody follows here any more.
+    pub(crate) fn end_subscriptions(&self) {
+        let peers: Vec<NodeId> = {
+            let pushers = self.pushers.lock().unwrap_or_else(PoisonError::into_inner);
+            pushers.keys().copied().collect()
+        };
+        peers
+            .into_iter()
+            .for_each(|peer| self.drop_subscriptions(peer));
     }
 
     /// This voter lost its majority: whoever follows here must follow elsewhere.

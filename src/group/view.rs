@@ -412,7 +412,7 @@ mod tests {
     #[test]
     fn a_request_to_subscribe_that_arrives_twice_and_fails_once_ends_nothing() {
         let (view, peer) = (view(), NodeId::of_voter("a"));
-        let pusher = Arc::new(Pusher::new(peer));
+        let pusher = Arc::new(Pusher::new(peer, Arc::default()));
         for number in [3, 3] {
             view.subscribe(peer, number, pusher.clone());
         }

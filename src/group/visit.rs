@@ -3,18 +3,12 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::id::{GroupId, NodeId};
 use crate::machine::Command;
 use crate::transport::{Pool, Taken};
 
 use super::directory::{Directory, Group};
-
-/// The most groups that are kept here because observers follow them or are at work on them, and
-/// the most because any other node does: voters may go on where observers may not.
-pub(crate) const GROUPS_OF_OBSERVERS_MAX: usize = 262_144;
-pub(crate) const GROUPS_OF_OTHERS_MAX: usize = 2 * GROUPS_OF_OBSERVERS_MAX;
 
 /// The most bytes of values that others have proposed here and that are not committed yet.
 pub(crate) const PROPOSED_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -46,13 +40,20 @@ impl Drop for Visit {
 }
 
 impl Directory {
+    /// The most groups that are kept here because any other node follows them or is at work on
+    /// them: voters may go on where observers may not.
+    pub(super) fn groups_of_others_max(&self) -> usize {
+        2 * self.limits.groups_of_observers_max
+    }
+
     /// The group, for `peer`.
     pub(super) fn visit(self: &Arc<Self>, peer: NodeId, id: GroupId) -> Result<Visit, String> {
         let max = match self.peers().voters().contains(&peer) {
-            true => GROUPS_OF_OTHERS_MAX,
-            false => GROUPS_OF_OBSERVERS_MAX,
+            true => self.groups_of_others_max(),
+            false => self.limits.groups_of_observers_max,
         };
         let Some(group) = self.group_of_others(id, max) else {
+            self.counts.refused_groups_in_use.one();
             return Err(format!(
                 "{max} groups are in use here by other nodes already; \
                  close handles there, or spread them over more voters"
@@ -92,7 +93,7 @@ impl Directory {
     /// The caller holds the lock of `groups`.
     fn forgotten(&self, group: &Group) {
         if group.of_others {
-            self.of_others.fetch_sub(1, Ordering::Relaxed);
+            self.counts.groups_of_others.sub(1);
         }
     }
 }

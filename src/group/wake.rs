@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::sync::{MutexGuard, RwLockReadGuard};
 use tokio::time::timeout;
 
+use crate::id::NodeId;
 use crate::machine::Command;
 use crate::probe::{Bug, planted};
 use crate::store::Store;
@@ -24,9 +25,16 @@ use super::replica::Replica;
 pub(super) enum Cause<'a> {
     /// A message of Raft.
     Message,
-    /// To propose or settle something. The command is written first, if the group is newborn and
-    /// this voter leads it by birth: then the replica leads, and its log begins with it.
-    Ask(Option<&'a Command>),
+    /// To propose or settle something, for another node or this one. The command is written first,
+    /// if the group is newborn and this voter leads it by birth: then the replica leads, and its log
+    /// begins with it.
+    Ask {
+        first: Option<&'a Command>,
+        settles: bool,
+        from: Option<NodeId>,
+    },
+    /// To help a voter that was away.
+    Help,
 }
 
 /// The right to start or end a group's instance.
@@ -70,7 +78,10 @@ impl Directory {
             return Ok((awake, false));
         }
         let held = self.load(store, group.id())?;
-        let disk = Disk::new(store.clone(), group.id(), held);
+        if !held.born {
+            self.may_bear_for(cause)?;
+        }
+        let disk = Disk::new(store.clone(), group.id(), held).counted(self.census.clone());
         self.take_berth(group, cause)?;
         // Nothing of a leader that was put to sleep is lost, so it goes on leading, unless others
         // have elected meanwhile: then it learns that from their first answer.
@@ -78,7 +89,9 @@ impl Directory {
         let lease = change.past.begin();
         let end = change.past.end().expect("it has just begun").clone();
         let mut leads_by_birth = false;
-        if let Cause::Ask(Some(first)) = cause
+        if let Cause::Ask {
+            first: Some(first), ..
+        } = cause
             && disk.is_firstborn(self.peers().me())
             && self.peers().in_touch()
         {
@@ -96,8 +109,36 @@ impl Directory {
         if leads_on {
             replica.until_leading().await;
         }
+        self.count_wake(cause, leads_by_birth, leads_on);
         self.fill(group, &replica, links_up);
         Ok((replica, leads_by_birth))
+    }
+
+    /// Whether a group of which this disk holds nothing may be woken.
+    fn may_bear_for(&self, cause: Cause<'_>) -> Result<(), String> {
+        match cause {
+            // What voters have to settle is in the log of one of them.
+            Cause::Ask {
+                settles: true,
+                from,
+                ..
+            } if from.is_none_or(|from| self.peers().voters().contains(&from)) => Ok(()),
+            Cause::Ask { from, .. } => self.may_bear(from),
+            Cause::Message | Cause::Help => Ok(()),
+        }
+    }
+
+    fn count_wake(&self, cause: Cause<'_>, leads_by_birth: bool, leads_on: bool) {
+        let counts = &self.counts;
+        match cause {
+            Cause::Message => counts.wakes_by_message.one(),
+            Cause::Ask { settles: true, .. } => counts.wakes_by_settling.one(),
+            Cause::Ask { .. } if leads_by_birth => counts.wakes_by_birth.one(),
+            Cause::Ask { .. } => counts.wakes_by_proposal.one(),
+            Cause::Help => counts.wakes_by_help.one(),
+        }
+        counts.leaderships_by_birth.add(u64::from(leads_by_birth));
+        counts.leaderships_resumed.add(u64::from(leads_on));
     }
 
     /// Puts an instance that was started at a time of `links_up` into its berth. Links that came
@@ -120,7 +161,8 @@ impl Directory {
         group: &Arc<Group>,
         store: &Store,
     ) -> Result<Arc<Replica>, String> {
-        let disk = Disk::new(store.clone(), group.id(), self.load(store, group.id())?);
+        let disk = Disk::new(store.clone(), group.id(), self.load(store, group.id())?)
+            .counted(self.census.clone());
         let (peers, view) = (self.peers().clone(), group.view.clone());
         let start = Replica::start(peers, disk, view, &self.quiet, false, Lease::new());
         let replica = start.await?;
@@ -131,8 +173,13 @@ impl Directory {
     fn take_berth(self: &Arc<Self>, group: &Arc<Group>, cause: Cause<'_>) -> Result<(), String> {
         let is_raft = matches!(cause, Cause::Message);
         let starts_sweep = self.berths.take(group, is_raft);
-        let starts_sweep =
-            starts_sweep.map_err(|max| format!("{max} groups are awake here already"))?;
+        let starts_sweep = starts_sweep.map_err(|max| {
+            self.counts.refused_awake_groups.one();
+            format!(
+                "{max} groups are awake here already; try again when some have fallen \
+                    asleep, or raise awake_groups_max"
+            )
+        })?;
         if starts_sweep {
             self.peers().spawn(Box::pin(self.clone().sweep()));
         }

@@ -10,7 +10,6 @@ use super::hello::{
     ADMISSION_BYTES_MAX, Admitted, Confirm, HELLO_BYTES_MAX, Hello, Welcome, answer_from_bytes,
     answer_to_bytes,
 };
-use super::limits::OBSERVER_LINKS_MAX;
 use super::links::{Link, Links, code};
 use super::past::{Boot, Claim, Peer, Verdict};
 use super::proof::{Binding, Kind};
@@ -105,7 +104,7 @@ impl Links {
             .and_then(|hello| self.may_link(&hello, voter).map(|()| hello));
         let hello = match admitted {
             Ok(hello) => hello,
-            Err(refusal) => return refuse::<Welcome>(first, refusal).await,
+            Err(refusal) => return self.refuse::<Welcome>(first, refusal).await,
         };
         let peer = match (hello.kind, voter) {
             (Kind::Voter, Some(voter)) => voter,
@@ -121,7 +120,7 @@ impl Links {
             self.own_boots(hello.kind, &hello.body.remembers),
         );
         let Some(welcome) = welcome else {
-            return refuse::<Welcome>(first, Refusal::NotReady).await;
+            return self.refuse::<Welcome>(first, Refusal::NotReady).await;
         };
         let answer = answer_to_bytes(&Ok::<_, Refusal>(welcome));
         first.reply(answer).await.map_err(Failed::transient)?;
@@ -133,7 +132,7 @@ impl Links {
             .map_err(Failed::transient)?;
         let confirmed = match Confirm::from_bytes(&bytes) {
             Ok(confirm) => confirm,
-            Err(refusal) => return refuse::<Admitted>(second, refusal).await,
+            Err(refusal) => return self.refuse::<Admitted>(second, refusal).await,
         };
         let mut boot = None;
         if let Some(past) = &hello.body.past {
@@ -141,7 +140,7 @@ impl Links {
             boot = Some(claim.boot);
             let boots = confirmed.boots.as_deref();
             if let Err(refusal) = self.judge(peer, asked.as_ref(), &claim, boots).await {
-                return refuse::<Admitted>(second, refusal).await;
+                return self.refuse::<Admitted>(second, refusal).await;
             }
             // The dialer confirms only after its verdict on us is on its disk.
             self.qualified_by(peer).await?;
@@ -153,10 +152,30 @@ impl Links {
             boot,
         };
         if !self.add(link) {
-            return refuse::<Admitted>(second, Refusal::NotReady).await;
+            return self.refuse::<Admitted>(second, Refusal::NotReady).await;
         }
         let answer = answer_to_bytes(&Ok::<_, Refusal>(Admitted));
         second.reply(answer).await.map_err(Failed::transient)
+    }
+
+    /// Tells the dialer why not.
+    async fn refuse<T: Encode>(&self, question: Incoming, refusal: Refusal) -> Result<(), Failed> {
+        let counts = &self.counts;
+        let counted = match &refusal {
+            Refusal::WrongSecret => &counts.refused_secret,
+            Refusal::UnknownVersion { .. }
+            | Refusal::Malformed(_)
+            | Refusal::NotAVoter
+            | Refusal::Epoch { .. }
+            | Refusal::ElectorateDiffers { .. } => &counts.refused_terms,
+            Refusal::LostItsPast { .. } => &counts.refused_past,
+            Refusal::Crowded { .. } => &counts.refused_observer_links,
+            Refusal::NotReady => &counts.refused_not_ready,
+        };
+        counted.one();
+        let answer = answer_to_bytes(&Err::<T, _>(refusal.clone()));
+        question.reply(answer).await.map_err(Failed::transient)?;
+        Err(Failed::Refused(refusal))
     }
 
     fn may_link(&self, hello: &Hello, voter: Option<NodeId>) -> Result<(), Refusal> {
@@ -166,7 +185,7 @@ impl Links {
         }
         if hello.kind == Kind::Observer && self.is_full() {
             return Err(Refusal::Crowded {
-                links_max: OBSERVER_LINKS_MAX as u32,
+                links_max: u32::try_from(self.limits.observer_links_max).unwrap_or(u32::MAX),
             });
         }
         Ok(())
@@ -385,11 +404,4 @@ async fn exchange<T: crate::codec::Decode<()>>(
         .map_err(Failed::transient)?;
     let answer = answer_from_bytes::<T>(&answer).map_err(Failed::transient)?;
     answer.map_err(Failed::Refused)
-}
-
-/// Tells the dialer why not.
-async fn refuse<T: Encode>(question: Incoming, refusal: Refusal) -> Result<(), Failed> {
-    let answer = answer_to_bytes(&Err::<T, _>(refusal.clone()));
-    question.reply(answer).await.map_err(Failed::transient)?;
-    Err(Failed::Refused(refusal))
 }

@@ -13,6 +13,7 @@ use super::ticket::Ticket;
 use super::{Network, NetworkError, Secret, SecretError};
 use crate::group::wire::EPOCH;
 use crate::id::NodeId;
+use crate::limits::Limits;
 use crate::store::StoreConfig;
 use crate::transport::{IrohTransport, LinkConfig, PeerKey, Transport, public_key};
 
@@ -45,6 +46,7 @@ pub struct NetworkBuilder {
     bind: Option<SocketAddr>,
     write_timeout: Duration,
     store_config: StoreConfig,
+    limits: Limits,
     #[cfg(any(test, feature = "testing"))]
     sim: Option<crate::transport::sim::SimNet>,
 }
@@ -60,6 +62,7 @@ impl NetworkBuilder {
             bind: None,
             write_timeout: Duration::from_millis(5_000),
             store_config: StoreConfig::default(),
+            limits: Limits::default(),
             #[cfg(any(test, feature = "testing"))]
             sim: None,
         }
@@ -125,6 +128,14 @@ impl NetworkBuilder {
         self
     }
 
+    /// How much this voter keeps, and how much of it others may make it keep.
+    ///
+    /// A limit that is out of its range is reported by [`start`](Self::start).
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
     /// How big a segment of the log grows, in bytes. A test with small ones sees the log continued
     /// and checkpoints taken within seconds.
     #[cfg(any(test, feature = "testing"))]
@@ -160,6 +171,7 @@ impl NetworkBuilder {
     /// recovery that had begun has ended.
     pub async fn start(self) -> Result<Network, NetworkError> {
         check_network_name(&self.network)?;
+        self.limits.check()?;
         let mut electorate = Electorate::new(self.electorate.clone())?;
         let secret = self.secret.clone().transpose()?;
         let voter = match (&self.voter, &self.storage) {
@@ -253,6 +265,7 @@ impl NetworkBuilder {
             write_timeout: self.write_timeout,
             entropy,
             store_config: self.store_config,
+            limits: self.limits,
         });
         match started.await {
             Ok(node) => Ok(Network::of_node(node)),

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::{ElectorateError, SecretError, TicketError};
+use crate::limits::LimitError;
 use crate::store::StoreOpenError;
 use crate::transport::TransportError;
 
@@ -51,6 +52,18 @@ pub enum NetworkError {
     SecretMissing {
         /// The address to be bound.
         addr: SocketAddr,
+    },
+    /// A limit was set to what it cannot be.
+    #[error("the limit {name} is {value}: it may be from {min} to {max}")]
+    Limit {
+        /// Which of [`Limits`](crate::Limits).
+        name: &'static str,
+        /// What it was set to.
+        value: u64,
+        /// The least that it may be.
+        min: u64,
+        /// The most that it may be.
+        max: u64,
     },
     /// An address names no host that is known now.
     #[error("{addr} does not resolve: {reason}; check the address of this node in the electorate")]
@@ -118,6 +131,23 @@ pub enum NetworkError {
         /// What is wrong and what to do.
         reason: String,
     },
+}
+
+impl From<LimitError> for NetworkError {
+    fn from(error: LimitError) -> Self {
+        let LimitError {
+            name,
+            value,
+            min,
+            max,
+        } = error;
+        Self::Limit {
+            name,
+            value,
+            min,
+            max,
+        }
+    }
 }
 
 impl NetworkError {

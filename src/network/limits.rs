@@ -4,9 +4,6 @@ use std::sync::Arc;
 
 use crate::transport::{Allowance, Budget, Pool};
 
-/// The most links to observers.
-pub(super) const OBSERVER_LINKS_MAX: usize = 1_024;
-
 /// Of a voter: requests open at once, bytes on the way, bytes of requests being put together.
 const VOTER_ALLOWANCE: Allowance = Allowance {
     streams_max: 256,

@@ -15,15 +15,17 @@ use tokio_util::task::TaskTracker;
 use super::book::Book;
 use super::electorate::Electorate;
 use super::hello::Terms;
-use super::limits::{Budgets, OBSERVER_LINKS_MAX, OBSERVER_REPLY_BYTES_MAX, allowance};
+use super::limits::{Budgets, OBSERVER_REPLY_BYTES_MAX, allowance};
 use super::past::BootId;
 use super::proof::Kind;
 use crate::codec::FRAME_BYTES_MAX;
 use crate::group::wire::Request;
 use crate::group::{CallError, Directory, Peers};
 use crate::id::{GroupId, NodeId};
+use crate::limits::Limits;
+use crate::metrics::Counts;
 use crate::probe::{Bug, planted};
-use crate::transport::{Budget, Connection, Incoming, PeerKey, Places, Transport};
+use crate::transport::{Budget, Connection, Incoming, PeerKey, Places, Transport, TransportError};
 
 /// How long a peer may take to send a request that it has begun, and to take in an answer.
 pub(super) const REQUEST_READ_MS: u64 = 10_000;
@@ -80,6 +82,8 @@ pub(super) struct Links {
     /// Why a voter is not linked, in words.
     troubles: Mutex<BTreeMap<NodeId, String>>,
     pub(super) budgets: Budgets,
+    pub(super) counts: Arc<Counts>,
+    pub(super) limits: Limits,
     /// Connections under admission: of strangers, and of those who hold a voter's key.
     unadmitted: [Arc<Places>; 2],
 }
@@ -96,6 +100,8 @@ pub(super) struct Parts {
     pub(super) entropy: StdRng,
     pub(super) down: CancellationToken,
     pub(super) tasks: TaskTracker,
+    pub(super) counts: Arc<Counts>,
+    pub(super) limits: Limits,
 }
 
 impl Links {
@@ -119,6 +125,8 @@ impl Links {
             changed: watch::Sender::new(0),
             troubles: Mutex::default(),
             budgets: Budgets::new(),
+            counts: parts.counts,
+            limits: parts.limits,
             unadmitted: [(); 2].map(|()| Places::new(UNADMITTED_MAX)),
         }
     }
@@ -164,7 +172,8 @@ impl Links {
 
     fn is_full_without(&self, table: &BTreeMap<NodeId, Arc<Link>>) -> bool {
         let observers = table.keys().filter(|node| !self.voters.contains(node));
-        table.len() >= OBSERVER_LINKS_MAX && observers.count() >= OBSERVER_LINKS_MAX
+        let max = self.limits.observer_links_max;
+        table.len() >= max && observers.count() >= max
     }
 
     pub(super) fn changes(&self) -> watch::Receiver<u64> {
@@ -218,7 +227,14 @@ impl Links {
                 Some(old) if old.boot == link.boot && old.dialer < link.dialer => return false,
                 // Others may have come while this one was under admission.
                 None if !is_voter && self.is_full_without(&table) => return false,
-                _ => table.insert(node, link.clone()),
+                _ => {
+                    self.counts.link_made(is_voter);
+                    let replaced = table.insert(node, link.clone());
+                    if replaced.is_some() {
+                        self.counts.link_lost(is_voter);
+                    }
+                    replaced
+                }
             }
         };
         link.connection.allow(allowance(is_voter));
@@ -280,6 +296,7 @@ impl Links {
                 .is_some_and(|known| Arc::ptr_eq(known, &link));
             if current {
                 table.remove(&link.node);
+                self.counts.link_lost(is_voter);
             }
             current
         };
@@ -311,6 +328,13 @@ impl Links {
             Ok(Ok(read)) => read,
             Ok(Err(error)) => {
                 tracing::debug!(peer = %self.name(peer), %error, "bad request");
+                match error {
+                    TransportError::OverBudget { .. } | TransportError::FrameTooLarge { .. } => {
+                        self.counts.refused_bytes.one();
+                    }
+                    TransportError::Malformed(_) => self.counts.refused_malformed.one(),
+                    _ => {}
+                }
                 return;
             }
             Err(_) => return,
@@ -319,13 +343,15 @@ impl Links {
             return;
         };
         let Some(sequence) = take_sequence(&mut frame) else {
+            self.counts.refused_malformed.one();
             tracing::debug!(peer = %self.name(peer), "a request without its end");
             return;
         };
         let request = Request::decode(&frame);
         // What cannot be understood may be anything, and what is heard here is never forgotten.
-        if request.is_ok() {
-            hear(self.book.as_deref(), peer, sequence);
+        match &request {
+            Ok(_) => hear(self.book.as_deref(), peer, sequence),
+            Err(_) => self.counts.refused_malformed.one(),
         }
         // Proposals of a voter that wait here must not stand in the way of its Raft messages, by
         // which they are committed.
@@ -337,6 +363,7 @@ impl Links {
         add_sequence(self.book.as_deref(), &mut reply);
         let charge = (!is_voter).then(|| budget.take(reply.len()));
         if let Some(None) = charge {
+            self.counts.refused_bytes.one();
             tracing::debug!(peer = %self.name(peer), bytes = reply.len(), "no room for an answer");
             return;
         }
@@ -361,7 +388,13 @@ impl Links {
 
     /// Closes all links.
     pub(super) fn close(&self, code: u32, reason: &str) {
-        let links = std::mem::take(&mut *self.table());
+        let links = {
+            let mut table = self.table();
+            for node in table.keys() {
+                self.counts.link_lost(self.voters.contains(node));
+            }
+            std::mem::take(&mut *table)
+        };
         for link in links.into_values() {
             if let Some(book) = &self.book {
                 book.keep(link.node);

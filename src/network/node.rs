@@ -17,8 +17,10 @@ use super::hello::Terms;
 use super::links::{Links, Parts, code};
 use super::proof::Kind;
 use super::ticket::Ticket;
-use crate::group::Directory;
+use crate::group::{Census, Directory};
 use crate::id::NodeId;
+use crate::limits::Limits;
+use crate::metrics::Counts;
 use crate::store::{Store, StoreConfig};
 use crate::transport::{PeerKey, Transport};
 
@@ -47,6 +49,7 @@ pub(super) struct Plan {
     pub(super) write_timeout: Duration,
     pub(super) entropy: [u8; 32],
     pub(super) store_config: StoreConfig,
+    pub(super) limits: Limits,
 }
 
 pub(crate) struct Node {
@@ -57,6 +60,7 @@ pub(crate) struct Node {
     pub(super) write_timeout: Duration,
     /// The id of this start, in every proposal.
     pub(super) boot: [u8; 16],
+    pub(super) counts: Arc<Counts>,
     store: Option<Store>,
     failure: Arc<Mutex<Option<String>>>,
     stopping: tokio::sync::Mutex<bool>,
@@ -72,9 +76,25 @@ impl Node {
             Some((name, _)) => (NodeId::of_voter(name), Kind::Voter),
             None => (NodeId::of_key(&local_key.0), Kind::Observer),
         };
+        let counts = match &plan.voter {
+            Some((name, _)) => Counts::new(&plan.network, name),
+            None => Counts::new(&plan.network, &me.to_string()),
+        };
+        let counts = Arc::new(counts);
+        let mut census = Census::of_nothing(counts.clone());
         let (store, book) = match &plan.voter {
             Some((name, storage)) => {
-                let (store, dir) = open(storage, plan.store_config.clone()).await?;
+                let mut config = plan.store_config.clone();
+                config.counts = counts.clone();
+                let (store, dir) = open(storage, config).await?;
+                match Census::open(&store, counts.clone()) {
+                    Ok(counted) => census = counted,
+                    Err(error) => {
+                        store.close().await;
+                        let reason = error.to_string();
+                        return Err(NetworkError::Data { dir, reason });
+                    }
+                }
                 let mut random = || {
                     use rand::Rng;
                     let mut bytes = [0; 16];
@@ -120,8 +140,10 @@ impl Node {
             entropy,
             down: down.clone(),
             tasks,
+            counts: counts.clone(),
+            limits: plan.limits,
         }));
-        let directory = Directory::new(links.clone(), store.clone(), down);
+        let directory = Directory::new(links.clone(), store.clone(), down, census, plan.limits);
         links.serve(&directory);
         let node = Arc::new(Self {
             network: plan.network,
@@ -130,6 +152,7 @@ impl Node {
             ticket: plan.ticket,
             write_timeout: plan.write_timeout,
             boot,
+            counts,
             store,
             failure: Arc::default(),
             stopping: tokio::sync::Mutex::new(false),
@@ -180,6 +203,7 @@ impl Node {
         if ended.await.is_err() {
             tracing::warn!("some tasks did not end within {TASKS_END_MS} ms");
         }
+        self.directory.end_subscriptions();
         self.links.transport.close().await;
         if let Some(store) = &self.store {
             store.close().await;
@@ -202,7 +226,10 @@ impl Drop for Node {
 
 async fn open(storage: &Storage, config: StoreConfig) -> Result<(Store, PathBuf), NetworkError> {
     match storage {
-        Storage::Memory => Ok((Store::in_memory(), PathBuf::from("memory"))),
+        Storage::Memory => Ok((
+            Store::in_memory_counted(config.counts),
+            PathBuf::from("memory"),
+        )),
         #[cfg(test)]
         Storage::Simulated(disk) => {
             let dir = PathBuf::from("simulated");

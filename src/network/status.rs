@@ -6,6 +6,8 @@ use super::node::Node;
 use super::proof::Kind;
 use crate::group::Peers;
 use crate::id::{GroupId, NodeId, Version};
+use crate::limits::Limits;
+use crate::metrics::Figures;
 
 /// What a node does on its network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -43,6 +45,10 @@ pub struct NetworkStatus {
     pub observers: usize,
     /// The cells in use here, in order of group id.
     pub cells: Vec<CellStatus>,
+    /// What this node has counted since it started.
+    pub figures: Figures,
+    /// The limits that it was started with.
+    pub limits: Limits,
 }
 
 /// A voter, as this node sees it.
@@ -80,6 +86,9 @@ pub struct CellStatus {
     pub leader: Option<NodeId>,
     /// The Raft term that the replica is in, or was in when it fell asleep; 0 if that is not known.
     pub term: u64,
+    /// Why a voter refused a proposal or a question of this node about the cell last, in words;
+    /// `None` again when one was committed.
+    pub trouble: Option<String>,
 }
 
 pub(super) fn of(node: &Node) -> NetworkStatus {
@@ -105,6 +114,7 @@ pub(super) fn of(node: &Node) -> NetworkStatus {
         awake: group.awake,
         leader: group.leader,
         term: group.term,
+        trouble: group.trouble,
     });
     NetworkStatus {
         network: node.network.clone(),
@@ -123,5 +133,7 @@ pub(super) fn of(node: &Node) -> NetworkStatus {
         voters: voters.collect(),
         observers: observers.count(),
         cells: cells.collect(),
+        figures: node.counts.figures(),
+        limits: links.limits,
     }
 }

@@ -143,7 +143,15 @@ where
     }
 
     async fn claim_pending(&self, mut pending: Pending<T>) -> Result<Claim<T>, ClaimError<T>> {
-        match self.offer(&mut pending).await {
+        let counts = &self.cell.network().directory().counts;
+        let offered = self.offer(&mut pending).await;
+        match &offered {
+            Ok((_, true)) => counts.claims_won.one(),
+            Ok((_, false)) => counts.claims_lost.one(),
+            Err(OfferError::NoAnswer(NoAnswer::Offline)) => counts.claims_offline.one(),
+            Err(_) => {}
+        }
+        match offered {
             Ok((record, true)) => Ok(Claim::Won(record.version)),
             Ok((record, _)) if planted(Bug::EveryoneWins) => Ok(Claim::Won(record.version)),
             Ok((record, false)) => match self.cell.decide(&record) {

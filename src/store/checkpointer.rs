@@ -9,6 +9,7 @@ use super::health::Health;
 use super::log::remove_segments_before;
 use super::table::Table;
 use super::view::View;
+use crate::metrics::Counts;
 use crate::{failpoint, probe};
 
 /// A frozen table, the last batch in it, and the first segment that is needed beyond it.
@@ -33,6 +34,7 @@ pub(super) struct Work {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) view: Arc<View>,
     pub(super) health: Arc<Health>,
+    pub(super) counts: Arc<Counts>,
 }
 
 impl Work {
@@ -41,6 +43,7 @@ impl Work {
         failpoint::hit("checkpoint.before_commit");
         self.view.checkpoint(&frozen.table, frozen.sequence)?;
         failpoint::hit("checkpoint.after_commit");
+        self.counts.store_checkpoints.one();
         probe::count("checkpoints");
         remove_segments_before(&*self.disk, frozen.segment)
     }

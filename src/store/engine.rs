@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::StoreConfig;
+use super::batch::Durability;
 use super::checkpointer::{Checkpointer, Frozen};
 use super::error::StoreFailed;
 use super::health::Health;
@@ -61,6 +62,7 @@ impl Engine {
         if let Err(failure) = self.on_log(Log::sync) {
             return answer_all(jobs, &failure);
         }
+        self.count(&jobs);
         // An empty batch gets no number: it is as durable as the one before it.
         let mut sequence = self.view.sequence();
         let sequences: Vec<u64> = jobs
@@ -88,6 +90,20 @@ impl Engine {
             self.health
                 .poison(&format!("the log could not be continued: {error}"));
         }
+    }
+
+    fn count(&self, jobs: &[Job]) {
+        let written = || jobs.iter().filter(|job| !job.batch.is_empty());
+        let Some(disk) = self.disk.as_ref().filter(|_| written().count() > 0) else {
+            return;
+        };
+        let counts = &disk.config.counts;
+        counts.store_syncs.one();
+        let is_lazy = jobs.iter().all(|job| job.durability != Durability::Now);
+        counts.store_lazy_syncs.add(u64::from(is_lazy));
+        counts.sync_batches.record(written().count());
+        let bytes = written().map(|job| job.batch.bytes());
+        counts.sync_bytes.record(bytes.sum());
     }
 
     fn on_log(&mut self, step: impl FnOnce(&mut Log) -> io::Result<()>) -> Result<(), StoreFailed> {

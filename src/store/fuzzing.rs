@@ -15,6 +15,7 @@ const LOG_BYTES_MAX: usize = 256 * 1024;
 
 fn open(disk: &SimDisk) -> Result<Store, StoreOpenError> {
     let config = StoreConfig {
+        counts: Arc::default(),
         segment_bytes_max: 2_000,
         table_bytes_max: 1_000_000,
         cache_bytes_max: 100_000,

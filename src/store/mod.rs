@@ -53,6 +53,8 @@ use job::{Done, Job};
 use view::View;
 use writer::Writer;
 
+use crate::metrics::Counts;
+
 /// A key and its value.
 pub(crate) type Pair = (Vec<u8>, Vec<u8>);
 
@@ -98,6 +100,8 @@ pub(crate) struct StoreConfig {
     pub(crate) table_bytes_max: usize,
     /// redb's cache.
     pub(crate) cache_bytes_max: usize,
+    /// Whose figures it is a part of.
+    pub(crate) counts: Arc<Counts>,
 }
 
 impl Default for StoreConfig {
@@ -106,6 +110,7 @@ impl Default for StoreConfig {
             segment_bytes_max: 16 * 1024 * 1024,
             table_bytes_max: 32 * 1024 * 1024,
             cache_bytes_max: 32 * 1024 * 1024,
+            counts: Arc::default(),
         }
     }
 }
@@ -144,12 +149,18 @@ impl Store {
     }
 
     /// A store that forgets everything when it is dropped; batches are applied inline.
+    #[cfg(any(test, all(fuzzing, feature = "testing")))]
     pub(crate) fn in_memory() -> Store {
+        Self::in_memory_counted(Arc::default())
+    }
+
+    /// The same, as a part of these figures.
+    pub(crate) fn in_memory_counted(counts: Arc<Counts>) -> Store {
         let health = Health::new();
         let view = View::new(None, table::Table::default(), 0, health.clone());
         let view = Arc::new(view);
         let engine = Engine::new(view.clone(), health.clone(), None);
-        let writer = Writer::inline(engine, true);
+        let writer = Writer::inline(engine, true, counts);
         Self::new(view, health, writer)
     }
 
@@ -160,9 +171,10 @@ impl Store {
         disk: &SimDisk,
         config: StoreConfig,
     ) -> Result<Store, StoreOpenError> {
+        let counts = config.counts.clone();
         let (view, health, engine) =
             Self::recover(Arc::new(disk.clone()), config, Executor::Inline)?;
-        let writer = Writer::simulated(engine, disk.clone());
+        let writer = Writer::simulated(engine, disk.clone(), counts);
         Ok(Self::new(view, health, writer))
     }
 
@@ -171,10 +183,11 @@ impl Store {
         config: StoreConfig,
         executor: Executor,
     ) -> Result<Store, StoreOpenError> {
+        let counts = config.counts.clone();
         let (view, health, engine) = Self::recover(disk, config, executor)?;
         let writer = match executor {
-            Executor::Inline => Writer::inline(engine, false),
-            Executor::Threads => Writer::spawn(engine)
+            Executor::Inline => Writer::inline(engine, false, counts),
+            Executor::Threads => Writer::spawn(engine, counts)
                 .map_err(StoreOpenError::io("the store cannot start a thread"))?,
         };
         Ok(Self::new(view, health, writer))
@@ -198,6 +211,7 @@ impl Store {
             disk,
             view: view.clone(),
             health: health.clone(),
+            counts: config.counts.clone(),
         };
         let checkpointer = match executor {
             Executor::Inline => Checkpointer::Inline(work),

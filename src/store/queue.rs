@@ -1,8 +1,10 @@
 //! Batches on their way to the writer, in the order of the calls.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use crate::metrics::Counts;
 
 use super::LAZY_SYNC_AFTER_MS;
 use super::batch::Durability;
@@ -23,11 +25,12 @@ pub(super) enum End {
 pub(super) struct Queue {
     state: Mutex<State>,
     wake: Condvar,
+    /// Its `store_queue_bytes` are the bytes of `jobs`, changed under the lock of `state`.
+    counts: Arc<Counts>,
 }
 
 struct State {
     jobs: VecDeque<Job>,
-    bytes: usize,
     /// Some job in the queue is `Now`.
     urgent: bool,
     /// When the oldest lazy job has waited long enough.
@@ -47,11 +50,10 @@ pub(super) enum Turn {
 }
 
 impl Queue {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(counts: Arc<Counts>) -> Self {
         Self {
             state: Mutex::new(State {
                 jobs: VecDeque::new(),
-                bytes: 0,
                 urgent: false,
                 lazy_until: None,
                 end: None,
@@ -59,6 +61,7 @@ impl Queue {
                 running: false,
             }),
             wake: Condvar::new(),
+            counts,
         }
     }
 
@@ -77,7 +80,7 @@ impl Queue {
             }
             Durability::Lazy | Durability::Riding => false,
         };
-        state.bytes += job.batch.bytes();
+        self.counts.store_queue_bytes.add(job.batch.bytes());
         state.jobs.push_back(job);
         if wake && state.parked {
             state.parked = false;
@@ -89,7 +92,7 @@ impl Queue {
 
     /// The bytes that wait to be written.
     pub(super) fn bytes(&self) -> usize {
-        self.lock().bytes
+        usize::try_from(self.counts.store_queue_bytes.get()).unwrap_or(usize::MAX)
     }
 
     pub(super) fn end(&self, end: End) {
@@ -109,7 +112,7 @@ impl Queue {
                 || state.end.is_some() && !state.jobs.is_empty()
                 || now.is_some_and(|(until, now)| until <= now)
             {
-                return Ok(state.take_group());
+                return Ok(state.take_group(&self.counts));
             }
             if let Some(end) = state.end {
                 return Err(end);
@@ -140,8 +143,8 @@ impl Queue {
             return Turn::Nothing;
         }
         let turn = match state.end {
-            _ if state.urgent => Turn::Group(state.take_group()),
-            Some(_) if !state.jobs.is_empty() => Turn::Group(state.take_group()),
+            _ if state.urgent => Turn::Group(state.take_group(&self.counts)),
+            Some(_) if !state.jobs.is_empty() => Turn::Group(state.take_group(&self.counts)),
             Some(end) => Turn::Finish(end),
             None => return Turn::Nothing,
         };
@@ -172,7 +175,7 @@ impl Queue {
 }
 
 impl State {
-    fn take_group(&mut self) -> Vec<Job> {
+    fn take_group(&mut self, counts: &Counts) -> Vec<Job> {
         let mut bytes = 0;
         let count = self
             .jobs
@@ -184,7 +187,9 @@ impl State {
             })
             .count();
         let group: Vec<Job> = self.jobs.drain(..count).collect();
-        self.bytes -= group.iter().map(|job| job.batch.bytes()).sum::<usize>();
+        counts
+            .store_queue_bytes
+            .sub(group.iter().map(|job| job.batch.bytes()).sum());
         if self.jobs.is_empty() {
             self.urgent = false;
             self.lazy_until = None;

@@ -7,6 +7,8 @@ use std::thread;
 
 use tokio::sync::watch;
 
+use crate::metrics::Counts;
+
 use super::batch::Durability;
 use super::engine::{Engine, answer_all};
 use super::error::StoreFailed;
@@ -34,9 +36,9 @@ enum Run {
 }
 
 impl Writer {
-    pub(super) fn inline(engine: Engine, eager: bool) -> Self {
+    pub(super) fn inline(engine: Engine, eager: bool, counts: Arc<Counts>) -> Self {
         Self {
-            queue: Arc::new(Queue::new()),
+            queue: Arc::new(Queue::new(counts)),
             run: Run::Inline {
                 engine: Box::new(Mutex::new(Some(engine))),
                 eager,
@@ -45,8 +47,8 @@ impl Writer {
         }
     }
 
-    pub(super) fn spawn(mut engine: Engine) -> io::Result<Self> {
-        let queue = Arc::new(Queue::new());
+    pub(super) fn spawn(mut engine: Engine, counts: Arc<Counts>) -> io::Result<Self> {
+        let queue = Arc::new(Queue::new(counts));
         let closed = Arc::new(watch::Sender::new(false));
         let (its_queue, its_closed) = (queue.clone(), closed.clone());
         thread::Builder::new()
@@ -70,8 +72,12 @@ impl Writer {
 
     /// On the runtime of the caller, which has to be one of tokio's.
     #[cfg(test)]
-    pub(super) fn simulated(engine: Engine, disk: super::sim::SimDisk) -> Self {
-        let queue = Arc::new(Queue::new());
+    pub(super) fn simulated(
+        engine: Engine,
+        disk: super::sim::SimDisk,
+        counts: Arc<Counts>,
+    ) -> Self {
+        let queue = Arc::new(Queue::new(counts));
         let closed = Arc::new(watch::Sender::new(false));
         let told = Arc::new(tokio::sync::Notify::new());
         let pump = super::sim::pump(queue.clone(), told.clone(), engine, disk, closed.clone());

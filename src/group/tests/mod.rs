@@ -2,6 +2,8 @@
 
 mod askers;
 mod births;
+mod births_limits;
+mod census;
 mod cluster;
 mod crashes;
 mod failing;

@@ -3,10 +3,10 @@
 use super::cluster::{Cluster, propose_aside, until};
 use super::sleep::{group, have_all_applied, marked, status, write_all};
 use super::*;
-use crate::group::berths::AWAKE_GROUPS_MAX;
 use crate::group::raft::LogPosition;
 use crate::group::replica::Lead;
 use crate::group::sleep::{IDLE_AFTER_MS, SWEEP_MS};
+use crate::limits::Limits;
 
 fn awake(node: &Network) -> usize {
     node.directory().berths.count().0
@@ -88,7 +88,7 @@ async fn an_election_that_was_given_up_leaves_nobody_deaf() {
         assert_eq!(peers.linked_voters().len(), 2);
         cluster.net.heal_all();
         cluster.disks[first].release_syncs();
-        berths.limit(AWAKE_GROUPS_MAX);
+        berths.limit(Limits::default().awake_groups_max);
         assert!(waits.view().record().is_none());
         let told = || waits.view().record().is_some();
         until("everyone is told", told).await;
@@ -144,7 +144,7 @@ async fn a_voter_whose_link_comes_back_while_the_leader_falls_asleep_is_not_left
             came_in_between += 1;
         }
         tokio::time::sleep(Duration::from_millis(3 * SWEEP_MS)).await;
-        berths.limit(AWAKE_GROUPS_MAX);
+        berths.limit(Limits::default().awake_groups_max);
         cluster.net.set_delay(Duration::ZERO, Duration::ZERO);
         // Longer than the pauses between two attempts to help it.
         tokio::time::sleep(Duration::from_secs(120)).await;

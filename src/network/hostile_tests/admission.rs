@@ -77,6 +77,9 @@ async fn who_proves_nothing_hears_wrong_secret_and_is_gone() {
         is_closed(raw).await;
     }
     assert!(victim.network.node.links.linked().is_empty());
+    let figures = victim.network.status().figures;
+    assert_eq!(figures.refused_secret, strangers.len() as u64);
+    assert_eq!((figures.voter_links, figures.observer_links), (0, 0));
     victim.is_alone().await;
 }
 

@@ -11,10 +11,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::group::SUBSCRIPTIONS_PER_OBSERVER_MAX;
+use crate::limits::Limits;
 use crate::network::limits::{
-    OBSERVER_BYTES_MAX, OBSERVER_LINKS_MAX, OBSERVER_SHARE_BYTES, OBSERVER_STREAMS_MAX,
-    OBSERVERS_BYTES_MAX,
+    OBSERVER_BYTES_MAX, OBSERVER_SHARE_BYTES, OBSERVER_STREAMS_MAX, OBSERVERS_BYTES_MAX,
 };
 use crate::network::links::UNADMITTED_MAX;
 use crate::transport::Transport;
@@ -159,7 +158,8 @@ async fn a_flood_of_new_groups_leaves_bounded_state_behind() {
     .await;
     // What it follows is kept, up to a limit that the refusal names.
     let follow = |n: u64| ask(&raw, group(n), Body::Subscribe { number: 1 });
-    let many = SUBSCRIPTIONS_PER_OBSERVER_MAX as u64 + 50;
+    let subscriptions_max = Limits::default().subscriptions_per_observer_max;
+    let many = subscriptions_max as u64 + 50;
     let mut asked = FuturesUnordered::new();
     let mut refusals = Vec::new();
     for n in 0..many {
@@ -174,7 +174,7 @@ async fn a_flood_of_new_groups_leaves_bounded_state_behind() {
     }
     assert_eq!(refusals.len(), 50);
     assert!(refusals[0].contains("16384 groups"), "{}", refusals[0]);
-    let known = SUBSCRIPTIONS_PER_OBSERVER_MAX;
+    let known = subscriptions_max;
     until("the refused ones are forgotten", || {
         directory.known_groups() == (known, known)
     })
@@ -296,7 +296,8 @@ async fn no_more_observers_are_linked_than_there_are_places() {
         boots: None,
     };
     let mut peers = Vec::new();
-    for n in 0..OBSERVER_LINKS_MAX + 2 {
+    let links_max = Limits::default().observer_links_max;
+    for n in 0..links_max + 2 {
         let seed = *blake3::hash(&n.to_le_bytes()).as_bytes();
         let peer = net.bind(seed, "127.0.0.1:0".parse().unwrap()).unwrap();
         let connection = peer.dial(victim.key(), victim.addr()).await.unwrap();
@@ -306,25 +307,25 @@ async fn no_more_observers_are_linked_than_there_are_places() {
             acceptor: victim.key().0,
         };
         let hello = Hello::new(&terms, Kind::Observer, &binding, None, None).unwrap();
-        if n < OBSERVER_LINKS_MAX + 1 {
+        if n < links_max + 1 {
             let welcome = connection.request(hello.to_bytes(), 4_096).await.unwrap();
             assert!(answer_from_bytes::<Welcome>(&welcome).unwrap().is_ok());
         }
         peers.push((peer, connection, hello));
         // The last three are not confirmed yet.
-        if n < OBSERVER_LINKS_MAX - 1 {
+        if n < links_max - 1 {
             let admitted = peers[n].1.request(confirm.to_bytes(), 4_096).await;
             let admitted = answer_from_bytes(&admitted.unwrap()).unwrap();
             assert_eq!(admitted, Ok(Admitted));
         }
     }
     let mut heard = Vec::new();
-    for n in [OBSERVER_LINKS_MAX - 1, OBSERVER_LINKS_MAX] {
+    for n in [links_max - 1, links_max] {
         let answer = peers[n].1.request(confirm.to_bytes(), 4_096).await.unwrap();
         heard.push(answer_from_bytes::<Admitted>(&answer).unwrap());
     }
     assert_eq!(heard, [Ok(Admitted), Err(Refusal::NotReady)]);
-    assert_eq!(victim.network.node.links.linked().len(), OBSERVER_LINKS_MAX);
+    assert_eq!(victim.network.node.links.linked().len(), links_max);
     // And whoever comes later hears why at once.
     let (_, late, hello) = peers.last().unwrap();
     let answer = late.request(hello.to_bytes(), 4_096).await.unwrap();

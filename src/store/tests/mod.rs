@@ -39,6 +39,7 @@ fn get(store: &Store, key: &str) -> Option<String> {
 /// So small that a few writes rotate a segment.
 fn tiny() -> StoreConfig {
     StoreConfig {
+        counts: Arc::default(),
         segment_bytes_max: 2_000,
         table_bytes_max: 1_000_000,
         cache_bytes_max: 100_000,
