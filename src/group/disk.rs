@@ -7,7 +7,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::codec::{self, Decode, Encode};
@@ -16,20 +15,20 @@ use crate::id::{GroupId, NodeId, Version};
 use crate::machine::{Command, Machine, Record, Slot};
 use crate::metrics::Counts;
 use crate::probe::{Bug, planted};
-use crate::store::{Batch, Durability, PageMax, Pair, Store, StoreFailed};
+use crate::store::{Batch, Durability, Store, StoreFailed};
 
 use super::census::Census;
 use super::raft::{LogPosition, StoredElectorate, StoredEntry, StoredPayload, StoredVote};
-use super::slots::{COUNT, Decided, Ledger};
+use super::slots::{COUNT, Decided, Ledger, find_without_slots};
 use super::sound;
 use super::state::Contents;
 use super::wire::{EPOCH, State};
 
 const DISK_VERSION: u8 = 1;
 
-const VOTE: u8 = b'v';
-const ENTRY: u8 = b'e';
-const PURGED: u8 = b'p';
+pub(super) const VOTE: u8 = b'v';
+pub(super) const ENTRY: u8 = b'e';
+pub(super) const PURGED: u8 = b'p';
 pub(super) const ELECTORATE: u8 = b'm';
 pub(super) const APPLIED: u8 = b'a';
 pub(super) const RECORD: u8 = b'r';
@@ -37,12 +36,6 @@ pub(super) const RECORD: u8 = b'r';
 /// Applied entries that a map's log keeps, so that a voter that is a little behind needs no slots.
 const MAP_LOG_ENTRIES_KEPT: usize = if cfg!(test) { 8 } else { 2_048 };
 const MAP_LOG_BYTES_KEPT: usize = 8 * 1024 * 1024;
-
-/// How many log entries are read at a time.
-const ENTRIES_A_PAGE: PageMax = PageMax {
-    pairs: 1_024,
-    bytes: 1024 * 1024,
-};
 
 /// The term of the leader that a newborn group has by birth.
 const FIRST_TERM: u64 = 1;
@@ -161,7 +154,7 @@ impl Disk {
     ) -> Result<Held, StoreFailed> {
         let prefix = key(group, None, &[]);
         let found = match group.is_map() {
-            true => Self::find_without_slots(store, group)?,
+            true => find_without_slots(store, group)?,
             false => store.scan(&prefix)?,
         };
         if found.is_empty() {
@@ -204,29 +197,6 @@ impl Disk {
         held.machine = Machine::from_records(records);
         sound::check_stored(&held).map_err(|what| broken(group, what))?;
         Ok(held)
-    }
-
-    /// All that is stored of a map but its slots, of which there may be any number.
-    fn find_without_slots(store: &Store, group: GroupId) -> Result<Vec<Pair>, StoreFailed> {
-        let tags = [VOTE, PURGED, ELECTORATE, APPLIED, COUNT];
-        let keys = tags.map(|tag| key(group, Some(tag), &[]));
-        let values = store.get_all(&keys)?;
-        let mut found: Vec<Pair> = keys
-            .into_iter()
-            .zip(values)
-            .filter_map(|(key, value)| Some((key, value?)))
-            .collect();
-        let prefix = key(group, Some(ENTRY), &[]);
-        let mut from = prefix.clone();
-        loop {
-            let (entries, end) =
-                store.scan_page(&prefix, Bound::Excluded(&from), ENTRIES_A_PAGE)?;
-            found.extend(entries);
-            match end {
-                Some(end) => from = end,
-                None => return Ok(found),
-            }
-        }
     }
 
     pub(crate) fn new(store: Store, group: GroupId, held: Held) -> Self {

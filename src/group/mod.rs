@@ -6,6 +6,7 @@ mod berth;
 mod berths;
 mod births;
 mod census;
+mod config;
 mod directory;
 mod disk;
 #[cfg(any(test, all(fuzzing, feature = "testing")))]

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::id::NodeId;
 
-use super::replica::LEASE_MS;
+use super::config::LEASE_MS;
 
 /// The pause between two probes: three leases, so that followers are free for two.
 const PROBE_MS: u64 = 3 * LEASE_MS;

@@ -10,15 +10,16 @@ use openraft::metrics::RaftServerMetrics;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest,
 };
-use openraft::{Config, Raft, ReadPolicy, SnapshotPolicy, StepDownPolicy};
+use openraft::{Raft, ReadPolicy};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::id::{GroupId, NodeId};
 use crate::machine::Command;
-use crate::probe::{self, Bug, planted};
+use crate::probe;
 
 use super::Peers;
+use super::config::{LEASE_MS, config};
 use super::disk::Disk;
 use super::lease::{Lease, LeaseEnd};
 use super::log::Log;
@@ -32,13 +33,6 @@ use super::state::State as StateMachine;
 use super::view::View;
 use super::wire::{RaftRequest, RaftResponse, Response, State};
 
-/// The floor of failover: a follower that heard from its leader refuses other candidates so long.
-pub(crate) const LEASE_MS: u64 = 1_000;
-const ELECTION_TIMEOUT_MIN_MS: u64 = 750;
-/// With ticks off only a hint: appends must be answered within 3/4 of it.
-const HEARTBEAT_MS: u64 = 500;
-/// Log entries kept behind a snapshot, so that a voter that is a little behind needs none.
-const LOG_ENTRIES_KEPT: u64 = 16;
 /// How long an election may take before it is tried again, in milliseconds, plus jitter.
 const ELECTION_RETRY_MS: u64 = 150;
 /// The least pause between two snapshots: a storm of writes is cut by time, not by entries.
@@ -72,40 +66,6 @@ pub(crate) struct Replica {
     quiet: tracing::Dispatch,
     /// One election at a time; whoever waits finds its result.
     electing: tokio::sync::Mutex<()>,
-}
-
-/// The settings of every group. Ticks, heartbeats and elections by themselves are off: the
-/// directory drives them. A leader is not restored from the disk of an earlier instance: it may
-/// have lost its un-synced tail, and would go on as if it had not. `leads` says that nothing can
-/// be lost: this process has just made this voter the leader of a newborn group, or has put the
-/// leader to sleep itself and seen all that it wrote synced.
-fn config(group: GroupId, leads: bool) -> Config {
-    Config {
-        cluster_name: "raft-once".into(),
-        heartbeat_interval: HEARTBEAT_MS,
-        election_timeout_min: ELECTION_TIMEOUT_MIN_MS,
-        election_timeout_max: LEASE_MS,
-        enable_tick: false,
-        enable_heartbeat: false,
-        enable_elect: false,
-        enable_pre_vote: Some(true),
-        enable_leader_restore: Some(leads || planted(Bug::LeaderRestored)),
-        allow_log_reversion: Some(false),
-        removed_leader_step_down: StepDownPolicy::Never,
-        quorum_loss_probe_interval: None,
-        snapshot_policy: SnapshotPolicy::Never,
-        // What is kept of a map's log is a matter of bytes, too.
-        max_in_snapshot_log_to_keep: match group.is_map() {
-            true => u64::MAX,
-            false => LOG_ENTRIES_KEPT,
-        },
-        purge_batch_size: 1,
-        api_batch_linger_ms: 0,
-        api_channel_size: Some(1_024),
-        notification_channel_size: Some(1_024),
-        state_machine_channel_size: Some(256),
-        ..Config::default()
-    }
 }
 
 impl Replica {

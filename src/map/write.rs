@@ -56,6 +56,13 @@ where
             Ok(slot) => self.offer(slot, &mut pending).await,
             Err(error) => Err(OfferError::Encoding(error)),
         };
+        let counts = &self.hold().network().directory().counts;
+        match &offered {
+            Ok((_, true)) => counts.claims_won.one(),
+            Ok((_, false)) => counts.claims_lost.one(),
+            Err(OfferError::NoAnswer(NoAnswer::Offline)) => counts.claims_offline.one(),
+            Err(_) => {}
+        }
         match offered {
             Ok((record, true)) => Ok(Claim::Won(record.version)),
             Ok((record, _)) if planted(Bug::EveryoneWins) => Ok(Claim::Won(record.version)),

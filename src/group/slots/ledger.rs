@@ -12,12 +12,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use super::super::disk::{APPLIED, Applied, RECORD, broken, key, pack, unpack};
+use super::super::disk::{
+    APPLIED, Applied, ELECTORATE, ENTRY, PURGED, RECORD, VOTE, broken, key, pack, unpack,
+};
 use super::{Decided, PAGE, Range};
 use crate::id::{GroupId, Version};
 use crate::machine::{Command, Record, Reply, Slot, Slots, apply};
 use crate::probe::{Bug, planted};
-use crate::store::{Batch, Durability, PageMax, Store, StoreFailed};
+use crate::store::{Batch, Durability, PageMax, Pair, Store, StoreFailed};
 
 const CHANGE: u8 = b'c';
 pub(in super::super) const COUNT: u8 = b'n';
@@ -27,6 +29,12 @@ const FILLED: u8 = b'f';
 const NAMES: PageMax = PageMax {
     pairs: 4 * PAGE.pairs,
     bytes: 4 * PAGE.bytes,
+};
+
+/// How many log entries are read at a time.
+const ENTRIES_A_PAGE: PageMax = PageMax {
+    pairs: 1_024,
+    bytes: 1024 * 1024,
 };
 
 /// A share in the slots of one map.
@@ -361,6 +369,31 @@ impl Ledger {
         batch.put(self.key(FILLED, &[]), pack(&upto));
         self.store.write_durably(batch).await?;
         Ok(upto)
+    }
+}
+
+/// All that is stored of a map but its slots, of which there may be any number.
+pub(in super::super) fn find_without_slots(
+    store: &Store,
+    group: GroupId,
+) -> Result<Vec<Pair>, StoreFailed> {
+    let tags = [VOTE, PURGED, ELECTORATE, APPLIED, COUNT];
+    let keys = tags.map(|tag| key(group, Some(tag), &[]));
+    let values = store.get_all(&keys)?;
+    let mut found: Vec<Pair> = keys
+        .into_iter()
+        .zip(values)
+        .filter_map(|(key, value)| Some((key, value?)))
+        .collect();
+    let prefix = key(group, Some(ENTRY), &[]);
+    let mut from = prefix.clone();
+    loop {
+        let (entries, end) = store.scan_page(&prefix, Bound::Excluded(&from), ENTRIES_A_PAGE)?;
+        found.extend(entries);
+        match end {
+            Some(end) => from = end,
+            None => return Ok(found),
+        }
     }
 }
 

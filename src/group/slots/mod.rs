@@ -18,7 +18,7 @@ use crate::id::Version;
 use crate::machine::{Record, Slot};
 use crate::store::PageMax;
 
-pub(super) use ledger::{COUNT, Fetched, Ledger};
+pub(super) use ledger::{COUNT, Fetched, Ledger, find_without_slots};
 
 /// A slot and its record.
 pub(crate) type Decided = (Slot, Arc<Record>);
