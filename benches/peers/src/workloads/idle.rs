@@ -1,0 +1,219 @@
+//! What a network takes that nobody uses: memory and processor, empty and with decided cells.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::bar;
+use crate::proc;
+use crate::report::chart::{Chart, Scale};
+use crate::report::format;
+use crate::report::section::{Better, ETCD, Figure, MOSAIK, OURS, REDIS, Section, Table, losses};
+use crate::run::Run;
+use crate::systems::etcd::Etcd;
+#[cfg(feature = "mosaik")]
+use crate::systems::mosaik::Mosaik;
+use crate::systems::raft_once::RaftOnce;
+use crate::systems::redis::Redis;
+
+struct Systems {
+    ours: RaftOnce,
+    etcd: Option<Etcd>,
+    redis: Option<Redis>,
+    #[cfg(feature = "mosaik")]
+    mosaik: Option<Mosaik>,
+}
+
+/// A system at rest.
+#[derive(Debug, Clone)]
+struct Rest {
+    system: &'static str,
+    processes: usize,
+    cells: u64,
+    /// Of one process, on average.
+    memory: f64,
+    /// Of all processes together, in cores.
+    processor: f64,
+}
+
+impl Systems {
+    async fn start(run: &mut Run) -> Result<Self> {
+        let ours = RaftOnce::start(run.folder("raft-once")).await?;
+        let etcd = match run.available.etcd.clone() {
+            Some(program) => Some(Etcd::start(&program, run.folder("etcd")).await?),
+            None => None,
+        };
+        let redis = match run.available.redis.clone() {
+            Some(program) => Some(Redis::start(&program, run.folder("redis")).await?),
+            None => None,
+        };
+        #[cfg(feature = "mosaik")]
+        let mosaik = match run.available.mosaik {
+            true => Some(Mosaik::start(&run.folder("mosaik")).await?),
+            false => None,
+        };
+        Ok(Self {
+            ours,
+            etcd,
+            redis,
+            #[cfg(feature = "mosaik")]
+            mosaik,
+        })
+    }
+
+    fn processes(&self) -> Vec<(&'static str, Vec<u32>)> {
+        let mut all = vec![(OURS, self.ours.ids())];
+        all.extend(self.etcd.iter().map(|etcd| (ETCD, etcd.ids())));
+        all.extend(self.redis.iter().map(|redis| (REDIS, redis.ids())));
+        #[cfg(feature = "mosaik")]
+        all.extend(self.mosaik.iter().map(|mosaik| (MOSAIK, mosaik.ids())));
+        all
+    }
+
+    /// All of them at the same time: each is idle, and is charged for its own processor only.
+    async fn at_rest(&self, run: &Run, cells: impl Fn(&str) -> u64) -> Result<Vec<Rest>> {
+        tokio::time::sleep(run.plan.settle).await;
+        let used =
+            |ids: &[u32]| -> Result<Duration> { ids.iter().map(|id| proc::processor(*id)).sum() };
+        let processes = self.processes();
+        let before: Vec<Duration> = processes
+            .iter()
+            .map(|(_, ids)| used(ids))
+            .collect::<Result<_>>()?;
+        tokio::time::sleep(run.plan.watch).await;
+        let mut all = Vec::new();
+        for ((system, ids), before) in processes.into_iter().zip(before) {
+            let processor = used(&ids)?.saturating_sub(before);
+            let memory: u64 = ids
+                .iter()
+                .map(|id| proc::resident(*id))
+                .sum::<Result<_>>()?;
+            all.push(Rest {
+                system,
+                processes: ids.len(),
+                cells: cells(system),
+                memory: memory as f64 / ids.len() as f64,
+                processor: processor.as_secs_f64() / run.plan.watch.as_secs_f64(),
+            });
+        }
+        Ok(all)
+    }
+
+    /// Decided cells, held by every node; in etcd and Redis, which hold all they know, keys.
+    async fn fill(&mut self, run: &mut Run) -> Result<()> {
+        let count = run.plan.held_cells;
+        let first = run.numbers(count);
+        self.ours.hold(first, count).await?;
+        if let Some(etcd) = &self.etcd {
+            etcd.fill(run.all(count, 8)).await?;
+        }
+        if let Some(redis) = &self.redis {
+            redis.fill(run.all(count, 8)).await?;
+        }
+        #[cfg(feature = "mosaik")]
+        if let Some(mosaik) = &mut self.mosaik {
+            let count = run.plan.mosaik_cells;
+            let load = run.all(count, count);
+            mosaik.open(load).await?;
+            mosaik.follow(load.first, count).await?;
+            mosaik.write(true, load).await?;
+            mosaik.known(load.first, count).await?;
+        }
+        Ok(())
+    }
+}
+
+pub async fn measure(run: &mut Run) -> Result<Vec<Section>> {
+    let mut systems = Systems::start(run).await?;
+    let empty = systems.at_rest(run, |_| 0).await?;
+    systems.fill(run).await?;
+    let (held, fewer) = (run.plan.held_cells, run.plan.mosaik_cells);
+    let cells = |system: &str| if system == MOSAIK { fewer } else { held };
+    let full = systems.at_rest(run, cells).await?;
+    systems.ours.stop().await;
+    Ok(vec![section(run, &empty, &full)])
+}
+
+fn section(run: &Run, empty: &[Rest], full: &[Rest]) -> Section {
+    let mut table = Table::new(&[
+        "System",
+        "Processes",
+        "Memory of one, empty",
+        "Cells",
+        "Memory of one, with them",
+        "Of each cell",
+        "Processor of all, empty",
+        "Processor of all, with them",
+    ]);
+    for (empty, full) in empty.iter().zip(full) {
+        table.rows.push(vec![
+            empty.system.into(),
+            empty.processes.to_string(),
+            format::bytes(empty.memory),
+            full.cells.to_string(),
+            format::bytes(full.memory),
+            format::bytes((full.memory - empty.memory).max(0.0) / full.cells as f64),
+            format::percent(empty.processor),
+            format::percent(full.processor),
+        ]);
+    }
+    let memory = |rest: &Rest, case: &str| Figure {
+        system: rest.system,
+        case: case.into(),
+        value: rest.memory,
+        shown: format::bytes(rest.memory),
+    };
+    let nodes: Vec<Figure> = empty.iter().map(|rest| memory(rest, "empty")).collect();
+    let each: Vec<Figure> = empty
+        .iter()
+        .zip(full)
+        .map(|(empty, full)| {
+            let bytes = (full.memory - empty.memory).max(0.0) / full.cells as f64;
+            Figure {
+                system: full.system,
+                case: format!("of {} held", full.cells),
+                value: bytes,
+                shown: format::bytes(bytes),
+            }
+        })
+        .collect();
+    let processor: Vec<Figure> = full
+        .iter()
+        .map(|rest| Figure {
+            system: rest.system,
+            case: format!("{} cells", rest.cells),
+            value: rest.processor,
+            shown: format::percent(rest.processor),
+        })
+        .collect();
+    let mut losses_of_all = losses("Memory of a node", &nodes, Better::Lower);
+    losses_of_all.extend(losses("Memory of a decided cell", &each, Better::Lower));
+    losses_of_all.extend(losses("Processor at rest", &processor, Better::Lower));
+    let with = full
+        .iter()
+        .map(|rest| memory(rest, &format!("{} cells", rest.cells)));
+    let (settle, watch) = (run.plan.settle.as_secs(), run.plan.watch.as_secs());
+    Section {
+        title: "At rest".into(),
+        text: format!(
+            "Resident memory of a server process, on average, and the share of one core that all \
+             of its processes together take over {watch} s, {settle} s after they were last used. \
+             The cells are decided, and every node of raft-once and mosaik holds a handle on each \
+             of them; etcd and Redis have as many keys. The relay server that mosaik needs is not \
+             counted. Below 0.1 % the clock of the kernel sees nothing."
+        ),
+        tables: vec![table],
+        charts: vec![Chart {
+            name: "memory",
+            title: "Resident memory of one node".into(),
+            caption: "Shorter is better.".into(),
+            scale: Scale::Linear,
+            bars: nodes
+                .into_iter()
+                .chain(with)
+                .map(|figure| bar(&figure, None))
+                .collect(),
+        }],
+        losses: losses_of_all,
+    }
+}
