@@ -77,7 +77,7 @@ impl Plan {
             mosaik_cells: 5,
             held_cells: 50,
             settle: Duration::from_secs(1),
-            watch: Duration::from_secs(2),
+            watch: Duration::from_secs(1),
             kills: 1,
             reads: 1_000_000,
             ..Self::full()
