@@ -1,7 +1,7 @@
 //! What raft-once is asked to do: the one place that says how a slot is claimed with it.
 
 use anyhow::{Context, Result};
-use raft_once::{Claim, GroupId, Network, Once, Version};
+use raft_once::{GroupId, Network, Once, OnceMap};
 
 /// The electorate's names.
 pub const VOTERS: [&str; 3] = ["a", "b", "c"];
@@ -10,40 +10,30 @@ pub const VOTERS: [&str; 3] = ["a", "b", "c"];
 #[derive(Clone)]
 pub struct Slots {
     network: Network,
-    /// Written again and again: what is lost with a leader is measured on it.
-    warm: Once<String>,
+    map: OnceMap<u64, String>,
 }
 
 impl Slots {
     /// What the slots are kept in, for the page.
-    pub const KEPT_IN: &str = "a fresh `Once` each";
+    pub const KEPT_IN: &str = "one of an `OnceMap`";
 
     pub async fn open(network: &Network) -> Result<Self> {
         let slots = Self {
             network: network.clone(),
-            warm: Once::writer(network, "warm"),
+            map: OnceMap::writer(network, "slots"),
         };
-        slots.warm.when().online().await;
+        slots.map.when().online().await;
         Ok(slots)
     }
 
     /// Claims the slot, and says whether this claim decided it.
     pub async fn claim(&self, slot: u64, value: String) -> Result<bool> {
-        let cell = Once::<String>::writer(&self.network, format!("slot-{slot}"));
-        match cell.claim(value).await? {
-            Claim::Won(_) => Ok(true),
-            Claim::Lost { .. } => Ok(false),
-        }
-    }
-
-    /// A write that only a leader can acknowledge, and that is on disk then.
-    pub async fn write(&self, _slot: u64, value: String) -> Result<Version> {
-        Ok(self.warm.write(value).await?)
+        Ok(self.map.claim(slot, value).await?.is_won())
     }
 
     /// The group that a leader is looked for in.
     fn group(&self) -> GroupId {
-        self.warm.group_id()
+        self.map.group_id()
     }
 
     /// The term in which this node leads the slots' group; 0 if it does not.

@@ -32,6 +32,8 @@ pub struct Plan {
     pub mosaik_cells: u64,
     /// Cells that are held while memory and processor are looked at.
     pub held_cells: u64,
+    /// Slots of a map, and keys of etcd and Redis, likewise.
+    pub held_slots: u64,
     /// Before the look: long enough for cells to fall asleep, which takes 10 s.
     pub settle: Duration,
     /// How long the processor is watched.
@@ -56,6 +58,7 @@ impl Plan {
             mosaik_rounds: 3,
             mosaik_cells: 100,
             held_cells: 1_000,
+            held_slots: 20_000,
             settle: Duration::from_secs(15),
             watch: Duration::from_secs(10),
             kills: 5,
@@ -76,6 +79,7 @@ impl Plan {
             mosaik_rounds: 1,
             mosaik_cells: 5,
             held_cells: 50,
+            held_slots: 500,
             settle: Duration::from_secs(1),
             watch: Duration::from_secs(1),
             kills: 1,

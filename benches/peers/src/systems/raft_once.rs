@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use raft_once::{Network, Ticket};
 
 use super::voter;
@@ -127,6 +127,13 @@ impl RaftOnce {
         for name in VOTERS {
             self.voter(name)?.ask("known").await?;
         }
+        Ok(())
+    }
+
+    /// So many decided slots.
+    pub async fn fill(&mut self, load: Load) -> Result<()> {
+        let samples = self.claim(Client::Leader, load).await?;
+        ensure!(samples.count() as u64 == load.count, "too slow to fill");
         Ok(())
     }
 

@@ -163,6 +163,6 @@ pub async fn open(network: &Network, load: Load) -> Result<Samples> {
 pub fn probe(slots: Slots, first: u64) -> Prober {
     Prober::start(first, move |slot| {
         let slots = slots.clone();
-        async move { slots.write(slot, value()).await.map(drop) }
+        async move { slots.claim(slot, value()).await.map(drop) }
     })
 }

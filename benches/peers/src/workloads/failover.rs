@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::{bar, median, shown};
 use crate::ours::VOTERS;
+use crate::plan::value;
 use crate::prober::{EVERY, Prober, now};
 use crate::report::chart::{Chart, Scale};
 use crate::report::format;
@@ -49,7 +50,7 @@ pub async fn measure(run: &mut Run) -> Result<Vec<Section>> {
 
 async fn kill_ours(run: &mut Run, ours: &mut RaftOnce, found: &mut Found) -> Result<()> {
     // Whoever leads: a write makes sure that somebody does.
-    ours.slots()?.write(run.numbers(1), "first".into()).await?;
+    ours.slots()?.claim(run.numbers(1), value()).await?;
     let leader = ours.leader().await?;
     let survivor = VOTERS.into_iter().find(|name| *name != leader);
     let survivor = survivor.context("an electorate of three")?;

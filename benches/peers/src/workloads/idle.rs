@@ -17,7 +17,9 @@ use crate::systems::raft_once::RaftOnce;
 use crate::systems::redis::Redis;
 
 struct Systems {
-    ours: RaftOnce,
+    /// One for cells, each of which is a group, and one for slots of a map.
+    cells: RaftOnce,
+    slots: RaftOnce,
     etcd: Option<Etcd>,
     redis: Option<Redis>,
     #[cfg(feature = "mosaik")]
@@ -29,7 +31,9 @@ struct Systems {
 struct Rest {
     system: &'static str,
     processes: usize,
-    cells: u64,
+    /// What it holds in the end, and how many.
+    kind: &'static str,
+    held: u64,
     /// Of one process, on average.
     memory: f64,
     /// Of all processes together, in cores.
@@ -38,7 +42,8 @@ struct Rest {
 
 impl Systems {
     async fn start(run: &mut Run) -> Result<Self> {
-        let ours = RaftOnce::start(run.folder("raft-once")).await?;
+        let cells = RaftOnce::start(run.folder("raft-once")).await?;
+        let slots = RaftOnce::start(run.folder("raft-once")).await?;
         let etcd = match run.available.etcd.clone() {
             Some(program) => Some(Etcd::start(&program, run.folder("etcd")).await?),
             None => None,
@@ -53,7 +58,8 @@ impl Systems {
             false => None,
         };
         Ok(Self {
-            ours,
+            cells,
+            slots,
             etcd,
             redis,
             #[cfg(feature = "mosaik")]
@@ -61,28 +67,36 @@ impl Systems {
         })
     }
 
-    fn processes(&self) -> Vec<(&'static str, Vec<u32>)> {
-        let mut all = vec![(OURS, self.ours.ids())];
-        all.extend(self.etcd.iter().map(|etcd| (ETCD, etcd.ids())));
-        all.extend(self.redis.iter().map(|redis| (REDIS, redis.ids())));
+    /// Each system, the kind of what it holds, and its processes.
+    fn processes(&self) -> Vec<(&'static str, &'static str, Vec<u32>)> {
+        let mut all = vec![
+            (OURS, CELLS, self.cells.ids()),
+            (OURS, SLOTS, self.slots.ids()),
+        ];
+        all.extend(self.etcd.iter().map(|etcd| (ETCD, KEYS, etcd.ids())));
+        all.extend(self.redis.iter().map(|redis| (REDIS, KEYS, redis.ids())));
         #[cfg(feature = "mosaik")]
-        all.extend(self.mosaik.iter().map(|mosaik| (MOSAIK, mosaik.ids())));
+        all.extend(
+            self.mosaik
+                .iter()
+                .map(|mosaik| (MOSAIK, CELLS, mosaik.ids())),
+        );
         all
     }
 
     /// All of them at the same time: each is idle, and is charged for its own processor only.
-    async fn at_rest(&self, run: &Run, cells: impl Fn(&str) -> u64) -> Result<Vec<Rest>> {
+    async fn at_rest(&self, run: &Run, full: bool) -> Result<Vec<Rest>> {
         tokio::time::sleep(run.plan.settle).await;
         let used =
             |ids: &[u32]| -> Result<Duration> { ids.iter().map(|id| proc::processor(*id)).sum() };
         let processes = self.processes();
         let before: Vec<Duration> = processes
             .iter()
-            .map(|(_, ids)| used(ids))
+            .map(|(_, _, ids)| used(ids))
             .collect::<Result<_>>()?;
         tokio::time::sleep(run.plan.watch).await;
         let mut all = Vec::new();
-        for ((system, ids), before) in processes.into_iter().zip(before) {
+        for ((system, kind, ids), before) in processes.into_iter().zip(before) {
             let processor = used(&ids)?.saturating_sub(before);
             let memory: u64 = ids
                 .iter()
@@ -91,7 +105,8 @@ impl Systems {
             all.push(Rest {
                 system,
                 processes: ids.len(),
-                cells: cells(system),
+                kind,
+                held: if full { held(run, system, kind) } else { 0 },
                 memory: memory as f64 / ids.len() as f64,
                 processor: processor.as_secs_f64() / run.plan.watch.as_secs_f64(),
             });
@@ -103,12 +118,14 @@ impl Systems {
     async fn fill(&mut self, run: &mut Run) -> Result<()> {
         let count = run.plan.held_cells;
         let first = run.numbers(count);
-        self.ours.hold(first, count).await?;
+        self.cells.hold(first, count).await?;
+        let (count, clients) = (run.plan.held_slots, run.plan.clients);
+        self.slots.fill(run.all(count, clients)).await?;
         if let Some(etcd) = &self.etcd {
-            etcd.fill(run.all(count, 8)).await?;
+            etcd.fill(run.all(count, clients)).await?;
         }
         if let Some(redis) = &self.redis {
-            redis.fill(run.all(count, 8)).await?;
+            redis.fill(run.all(count, clients)).await?;
         }
         #[cfg(feature = "mosaik")]
         if let Some(mosaik) = &mut self.mosaik {
@@ -125,13 +142,24 @@ impl Systems {
 
 pub async fn measure(run: &mut Run) -> Result<Vec<Section>> {
     let mut systems = Systems::start(run).await?;
-    let empty = systems.at_rest(run, |_| 0).await?;
+    let empty = systems.at_rest(run, false).await?;
     systems.fill(run).await?;
-    let (held, fewer) = (run.plan.held_cells, run.plan.mosaik_cells);
-    let cells = |system: &str| if system == MOSAIK { fewer } else { held };
-    let full = systems.at_rest(run, cells).await?;
-    systems.ours.stop().await;
+    let full = systems.at_rest(run, true).await?;
+    systems.cells.stop().await;
+    systems.slots.stop().await;
     Ok(vec![section(run, &empty, &full)])
+}
+
+const CELLS: &str = "cells";
+const SLOTS: &str = "slots of a map";
+const KEYS: &str = "keys";
+
+fn held(run: &Run, system: &str, kind: &str) -> u64 {
+    match (system, kind) {
+        (MOSAIK, _) => run.plan.mosaik_cells,
+        (_, CELLS) => run.plan.held_cells,
+        _ => run.plan.held_slots,
+    }
 }
 
 fn section(run: &Run, empty: &[Rest], full: &[Rest]) -> Section {
@@ -139,9 +167,9 @@ fn section(run: &Run, empty: &[Rest], full: &[Rest]) -> Section {
         "System",
         "Processes",
         "Memory of one, empty",
-        "Cells",
+        "Decided",
         "Memory of one, with them",
-        "Of each cell",
+        "Of each",
         "Processor of all, empty",
         "Processor of all, with them",
     ]);
@@ -150,9 +178,9 @@ fn section(run: &Run, empty: &[Rest], full: &[Rest]) -> Section {
             empty.system.into(),
             empty.processes.to_string(),
             format::bytes(empty.memory),
-            full.cells.to_string(),
+            format!("{} {}", full.held, full.kind),
             format::bytes(full.memory),
-            format::bytes((full.memory - empty.memory).max(0.0) / full.cells as f64),
+            format::bytes((full.memory - empty.memory).max(0.0) / full.held as f64),
             format::percent(empty.processor),
             format::percent(full.processor),
         ]);
@@ -163,15 +191,17 @@ fn section(run: &Run, empty: &[Rest], full: &[Rest]) -> Section {
         value: rest.memory,
         shown: format::bytes(rest.memory),
     };
-    let nodes: Vec<Figure> = empty.iter().map(|rest| memory(rest, "empty")).collect();
+    // A node that will hold slots is no other one before it does.
+    let nodes = empty.iter().filter(|rest| rest.kind != SLOTS);
+    let nodes: Vec<Figure> = nodes.map(|rest| memory(rest, "empty")).collect();
     let each: Vec<Figure> = empty
         .iter()
         .zip(full)
         .map(|(empty, full)| {
-            let bytes = (full.memory - empty.memory).max(0.0) / full.cells as f64;
+            let bytes = (full.memory - empty.memory).max(0.0) / full.held as f64;
             Figure {
                 system: full.system,
-                case: format!("of {} held", full.cells),
+                case: format!("of {} {}", full.held, full.kind),
                 value: bytes,
                 shown: format::bytes(bytes),
             }
@@ -181,25 +211,26 @@ fn section(run: &Run, empty: &[Rest], full: &[Rest]) -> Section {
         .iter()
         .map(|rest| Figure {
             system: rest.system,
-            case: format!("{} cells", rest.cells),
+            case: format!("{} {}", rest.held, rest.kind),
             value: rest.processor,
             shown: format::percent(rest.processor),
         })
         .collect();
     let mut losses_of_all = losses("Memory of a node", &nodes, Better::Lower);
-    losses_of_all.extend(losses("Memory of a decided cell", &each, Better::Lower));
+    losses_of_all.extend(losses("Memory of something decided", &each, Better::Lower));
     losses_of_all.extend(losses("Processor at rest", &processor, Better::Lower));
     let with = full
         .iter()
-        .map(|rest| memory(rest, &format!("{} cells", rest.cells)));
+        .map(|rest| memory(rest, &format!("{} {}", rest.held, rest.kind)));
     let (settle, watch) = (run.plan.settle.as_secs(), run.plan.watch.as_secs());
     Section {
         title: "At rest".into(),
         text: format!(
             "Resident memory of a server process, on average, and the share of one core that all \
              of its processes together take over {watch} s, {settle} s after they were last used. \
-             The cells are decided, and every node of raft-once and mosaik holds a handle on each \
-             of them; etcd and Redis have as many keys. The relay server that mosaik needs is not \
+             Cells are decided, and every node of raft-once and mosaik holds a handle on each of \
+             them; slots of a map and keys are decided, and nobody holds anything. Only nodes of \
+             one kind of content are comparable. The relay server that mosaik needs is not \
              counted. Below 0.1 % the clock of the kernel sees nothing."
         ),
         tables: vec![table],
