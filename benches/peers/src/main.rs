@@ -135,6 +135,10 @@ async fn measure(options: &Options, isolated: bool) -> Result<ExitCode> {
         match found {
             Ok(sections) => {
                 eprintln!("{} s", since.elapsed().as_secs());
+                for gap in sections.iter().flat_map(|section| &section.gaps) {
+                    eprintln!("  {gap}");
+                    page.missing.push(gap.clone());
+                }
                 page.sections.extend(sections);
             }
             Err(error) => {

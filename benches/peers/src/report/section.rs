@@ -18,6 +18,8 @@ pub struct Section {
     pub charts: Vec<Chart>,
     /// Where a peer was better.
     pub losses: Vec<String>,
+    /// What could not be measured of a peer, and why.
+    pub gaps: Vec<String>,
 }
 
 #[derive(Debug, Clone)]

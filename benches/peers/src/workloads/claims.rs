@@ -193,6 +193,7 @@ fn latency(found: &Found) -> Section {
             bars,
         }],
         losses: losses("A claim from one client", &figures, Better::Lower),
+        gaps: Vec::new(),
     }
 }
 
@@ -250,5 +251,6 @@ fn throughput(found: &Found, clients: u64) -> Section {
             &figures,
             Better::Higher,
         ),
+        gaps: Vec::new(),
     }
 }

@@ -147,5 +147,6 @@ fn section(found: &Found) -> Section {
             bars,
         }],
         losses: losses("Time without a leader", &figures, Better::Lower),
+        gaps: Vec::new(),
     }
 }

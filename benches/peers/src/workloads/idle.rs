@@ -24,6 +24,8 @@ struct Systems {
     redis: Option<Redis>,
     #[cfg(feature = "mosaik")]
     mosaik: Option<Mosaik>,
+    /// What could not be started or filled, and why.
+    gaps: Vec<String>,
 }
 
 /// A system at rest.
@@ -52,9 +54,16 @@ impl Systems {
             Some(program) => Some(Redis::start(&program, run.folder("redis")).await?),
             None => None,
         };
+        #[cfg_attr(not(feature = "mosaik"), expect(unused_mut))]
+        let mut gaps = Vec::new();
+        // Its failures are its own: they must not take the figures of others with them.
         #[cfg(feature = "mosaik")]
         let mosaik = match run.available.mosaik {
-            true => Some(Mosaik::start(&run.folder("mosaik")).await?),
+            true => {
+                let mosaik = Mosaik::start(&run.folder("mosaik")).await;
+                let note = |error: &_| gaps.push(format!("mosaik at rest: {error:#}"));
+                mosaik.inspect_err(note).ok()
+            }
             false => None,
         };
         Ok(Self {
@@ -64,6 +73,7 @@ impl Systems {
             redis,
             #[cfg(feature = "mosaik")]
             mosaik,
+            gaps,
         })
     }
 
@@ -128,16 +138,24 @@ impl Systems {
             redis.fill(run.all(count, clients)).await?;
         }
         #[cfg(feature = "mosaik")]
-        if let Some(mosaik) = &mut self.mosaik {
-            let count = run.plan.mosaik_cells;
-            let load = run.all(count, count);
-            mosaik.open(load).await?;
-            mosaik.follow(load.first, count).await?;
-            mosaik.write(true, load).await?;
-            mosaik.known(load.first, count).await?;
+        if let Some(mosaik) = &mut self.mosaik
+            && let Err(error) = fill_mosaik(run, mosaik).await
+        {
+            self.mosaik = None;
+            self.gaps.push(format!("mosaik at rest: {error:#}"));
         }
         Ok(())
     }
+}
+
+#[cfg(feature = "mosaik")]
+async fn fill_mosaik(run: &mut Run, mosaik: &mut Mosaik) -> Result<()> {
+    let count = run.plan.mosaik_cells;
+    let load = run.all(count, count);
+    mosaik.open(load).await?;
+    mosaik.follow(load.first, count).await?;
+    mosaik.write(true, load).await?;
+    mosaik.known(load.first, count).await
 }
 
 pub async fn measure(run: &mut Run) -> Result<Vec<Section>> {
@@ -147,7 +165,7 @@ pub async fn measure(run: &mut Run) -> Result<Vec<Section>> {
     let full = systems.at_rest(run, true).await?;
     systems.cells.stop().await;
     systems.slots.stop().await;
-    Ok(vec![section(run, &empty, &full)])
+    Ok(vec![section(run, &empty, &full, systems.gaps)])
 }
 
 const CELLS: &str = "cells";
@@ -162,7 +180,7 @@ fn held(run: &Run, system: &str, kind: &str) -> u64 {
     }
 }
 
-fn section(run: &Run, empty: &[Rest], full: &[Rest]) -> Section {
+fn section(run: &Run, empty: &[Rest], full: &[Rest], gaps: Vec<String>) -> Section {
     let mut table = Table::new(&[
         "System",
         "Processes",
@@ -246,5 +264,6 @@ fn section(run: &Run, empty: &[Rest], full: &[Rest]) -> Section {
                 .collect(),
         }],
         losses: losses_of_all,
+        gaps,
     }
 }

@@ -61,6 +61,7 @@ pub async fn measure(run: &mut Run) -> Result<Vec<Section>> {
         tables: vec![table],
         charts: Vec::new(),
         losses,
+        gaps: Vec::new(),
     }])
 }
 
