@@ -32,10 +32,10 @@ pub struct Bar {
     pub ours: bool,
 }
 
-const WIDTH: f64 = 760.0;
-const LABELS: f64 = 240.0;
+const WIDTH: f64 = 800.0;
+const LABELS: f64 = 280.0;
 /// For what is written beside the longest bar.
-const RIGHT: f64 = 150.0;
+const RIGHT: f64 = 170.0;
 const TOP: f64 = 58.0;
 const ROW: f64 = 28.0;
 const BAR: f64 = 16.0;

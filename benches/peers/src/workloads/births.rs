@@ -176,7 +176,7 @@ fn section(found: &[(&'static str, &str, &Found, u64)], gaps: Vec<String>) -> Se
         if !chart.is_empty() {
             charts.push(Chart {
                 name: "cell-open",
-                title: format!("Of {what}"),
+                title: capitalised(what),
                 caption: "Median; the thin line ends at the longest. Shorter is better; each line \
                           is ten times the one before."
                     .into(),
@@ -184,7 +184,7 @@ fn section(found: &[(&'static str, &str, &Found, u64)], gaps: Vec<String>) -> Se
                 bars,
             });
         }
-        lost.extend(losses(&format!("Of {what}"), &figures, Better::Lower));
+        lost.extend(losses(&capitalised(what), &figures, Better::Lower));
     }
     Section {
         title: "Cells with a group of their own".into(),
@@ -199,4 +199,10 @@ fn section(found: &[(&'static str, &str, &Found, u64)], gaps: Vec<String>) -> Se
         losses: lost,
         gaps,
     }
+}
+
+fn capitalised(text: &str) -> String {
+    let mut rest = text.chars();
+    let first = rest.next().map(|first| first.to_ascii_uppercase());
+    first.into_iter().chain(rest).collect()
 }

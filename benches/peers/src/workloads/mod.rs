@@ -33,7 +33,11 @@ fn bar(figure: &Figure, mark: Option<Duration>) -> Bar {
         label: format!("{}, {}", figure.system, figure.case),
         value: figure.value,
         mark: mark.map(|mark| mark.as_secs_f64()),
-        shown: figure.shown.clone(),
+        shown: match mark {
+            // Both ends: the text stands beside the far one.
+            Some(mark) => format!("{} to {}", figure.shown, format::duration(mark)),
+            None => figure.shown.clone(),
+        },
         ours: figure.system == OURS,
     }
 }
