@@ -12,6 +12,16 @@
 //! Where to look: `workloads/` is what is asked, `systems/` is who is asked, `ours.rs` is how a slot
 //! is claimed with raft-once, `report/` is what comes of it.
 
+#![cfg_attr(
+    not(feature = "mosaik"),
+    allow(
+        dead_code,
+        unused_imports,
+        unused_mut,
+        reason = "what is asked of mosaik"
+    )
+)]
+
 mod child;
 mod driven;
 mod isolation;

@@ -28,7 +28,6 @@ struct Found {
 pub async fn measure(run: &mut Run) -> Result<Vec<Section>> {
     let mut ours = RaftOnce::start(run.folder("raft-once")).await?;
     let (mut voter, mut observer) = (Found::default(), Found::default());
-    #[cfg_attr(not(feature = "mosaik"), expect(unused_mut))]
     let mut gaps = Vec::new();
     #[cfg(feature = "mosaik")]
     let (mut leader, mut other) = (Found::default(), Found::default());

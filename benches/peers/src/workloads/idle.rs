@@ -54,7 +54,6 @@ impl Systems {
             Some(program) => Some(Redis::start(&program, run.folder("redis")).await?),
             None => None,
         };
-        #[cfg_attr(not(feature = "mosaik"), expect(unused_mut))]
         let mut gaps = Vec::new();
         // Its failures are its own: they must not take the figures of others with them.
         #[cfg(feature = "mosaik")]
