@@ -9,6 +9,8 @@ mod ask;
 mod fill;
 mod ledger;
 mod serve;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Bound;
 use std::sync::Arc;
