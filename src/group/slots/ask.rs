@@ -66,16 +66,26 @@ impl Directory {
         range: Range,
     ) -> Result<(Vec<Decided>, Version), NotRead> {
         let request = SlotsRequest::Changes { after, range };
-        match self.ask_slots(group, Version::ZERO, request).await? {
-            SlotsResponse::Changes {
+        // Whoever has any of it will do. If that is nobody's first choice, someone is behind what
+        // this node has heard of, perhaps this voter itself: nothing need be committed any more
+        // that would bring it up, so others are asked.
+        let mut at_least = Version::ZERO;
+        loop {
+            let answer = self.ask_slots(group, at_least, request.clone()).await?;
+            let SlotsResponse::Changes {
                 slots,
                 upto,
                 version,
-            } => {
-                group.view.observe(version, None);
-                Ok((slots, upto))
+            } = answer
+            else {
+                return Err(NotRead::Unreached);
+            };
+            group.view.observe(version, None);
+            let known = group.view.version();
+            if upto > after || known <= after || at_least > Version::ZERO {
+                return Ok((slots, upto));
             }
-            _ => Err(NotRead::Unreached),
+            at_least = known;
         }
     }
 
