@@ -34,6 +34,9 @@ use super::{CallError, Peers};
 const RETRY_MS: (u64, u64) = (100, 1_600);
 const RETRY_UNLINKED_MS: u64 = 3_600_000;
 
+/// How often a snapshot that was not sent looks for the link, in milliseconds.
+const LINK_POLL_MS: u64 = 500;
+
 /// What openraft learns of one message of a stream.
 type Appended = Result<StreamAppendResult<Types>, RPCError<Types>>;
 
@@ -255,6 +258,36 @@ fn unexpected(response: &RaftResponse) -> RPCError<Types> {
     Unreachable::from_string(format!("the peer answered another question: {response:?}")).into()
 }
 
+impl Peer {
+    /// Sends a snapshot, and before it whatever the voter lacks of it.
+    async fn send_snapshot(
+        &self,
+        vote: Vote,
+        snapshot: Snapshot,
+        within: Duration,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        if self.group.is_map() {
+            let version = read_map_snapshot(&snapshot.snapshot).map(|(version, _)| version);
+            let version = version.map_err(|error| Unreachable::new(&error))?;
+            let filled = self.fill(&self.ledger, version, within).await;
+            filled.map_err(Unreachable::from_string)?;
+        }
+        let body = RaftRequest::Snapshot {
+            vote: (&vote).into(),
+            meta: (&snapshot.meta).into(),
+            data: snapshot.snapshot,
+        };
+        match self.lead(RPCTypes::InstallSnapshot, body, within).await {
+            Ok(RaftResponse::Snapshot { vote }) => Ok(SnapshotResponse::new(vote.into())),
+            Ok(other) => Err(Unreachable::from_string(format!("{other:?}")).into()),
+            Err(RPCError::Timeout(error)) => Err(error.into()),
+            Err(RPCError::Unreachable(error)) => Err(error.into()),
+            Err(RPCError::Network(error)) => Err(error.into()),
+            Err(RPCError::RemoteError(error)) => Err(Unreachable::new(&error).into()),
+        }
+    }
+}
+
 impl RaftNetworkV2<Types> for Peer {
     type SnapshotData = Arc<[u8]>;
 
@@ -316,30 +349,19 @@ impl RaftNetworkV2<Types> for Peer {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
-        if self.group.is_map() {
-            let version = read_map_snapshot(&snapshot.snapshot).map(|(version, _)| version);
-            let version = version.map_err(|error| Unreachable::new(&error))?;
-            let filled = self.fill(&self.ledger, version, option.soft_ttl());
-            tokio::select! {
-                filled = filled => filled.map_err(Unreachable::from_string)?,
-                closed = cancel => return Err(closed.into()),
+        let sent = async {
+            let sent = self.send_snapshot(vote, snapshot, option.soft_ttl()).await;
+            if sent.is_err() {
+                // The pause that follows ends with nothing but time, and is long without a link.
+                while !self.peers.is_linked(self.target) {
+                    tokio::time::sleep(Duration::from_millis(LINK_POLL_MS)).await;
+                }
             }
-        }
-        let body = RaftRequest::Snapshot {
-            vote: (&vote).into(),
-            meta: (&snapshot.meta).into(),
-            data: snapshot.snapshot,
+            sent
         };
-        let answer = self
-            .lead(RPCTypes::InstallSnapshot, body, option.soft_ttl())
-            .await;
-        match answer {
-            Ok(RaftResponse::Snapshot { vote }) => Ok(SnapshotResponse::new(vote.into())),
-            Ok(other) => Err(Unreachable::from_string(format!("{other:?}")).into()),
-            Err(RPCError::Timeout(error)) => Err(error.into()),
-            Err(RPCError::Unreachable(error)) => Err(error.into()),
-            Err(RPCError::Network(error)) => Err(error.into()),
-            Err(RPCError::RemoteError(error)) => Err(Unreachable::new(&error).into()),
+        tokio::select! {
+            sent = sent => sent,
+            closed = cancel => Err(closed.into()),
         }
     }
 

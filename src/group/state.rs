@@ -171,6 +171,8 @@ impl RaftStateMachine<Types> for State {
             batch.push(next?);
         }
         let mut slots = self.fetch(&batch)?;
+        // Nobody is told that an entry is applied before what it decided can be read.
+        let mut applied = self.disk.held().applied;
         for (entry, responder) in batch {
             let at = LogPosition::from(&entry.log_id);
             probe::applied(self.me, self.disk.group, at.index, at.term, || {
@@ -180,14 +182,11 @@ impl RaftStateMachine<Types> for State {
             let mut held = self.disk.held();
             // Entries are applied in order, each once: the log may not skip or repeat.
             assert!(
-                held.applied
-                    .at
-                    .is_none_or(|applied| applied.index < at.index),
-                "group {}: applying {at:?} behind {:?}",
+                applied.at.is_none_or(|applied| applied.index < at.index),
+                "group {}: applying {at:?} behind {applied:?}",
                 self.disk.group,
-                held.applied
             );
-            held.applied.at = Some(at);
+            applied.at = Some(at);
             let version = Version::new(at.index);
             let reply = match &entry.payload {
                 EntryPayload::Blank => Reply {
@@ -196,7 +195,7 @@ impl RaftStateMachine<Types> for State {
                 },
                 EntryPayload::Normal(command) => {
                     tracing::debug!(group = ?self.disk.group, %command, %version, "applied");
-                    held.applied.version = version;
+                    applied.version = version;
                     commands += 1;
                     let reply = match &mut slots {
                         Slots::Cell => held.machine.apply(version, command),
@@ -227,6 +226,7 @@ impl RaftStateMachine<Types> for State {
         let decisions = new.len() as u64;
         let log_length = {
             let mut held = self.disk.held();
+            held.applied = applied;
             self.disk.save_applied(&mut held, new);
             held.entries.len() as u64
         };

@@ -210,7 +210,11 @@ where
         let mut turns = turns.unwrap_or_else(PoisonError::into_inner);
         turns.retain(|_, turn| turn.strong_count() > 0);
         match turns.entry(slot) {
-            Entry::Occupied(known) => known.get().upgrade().unwrap_or_default(),
+            Entry::Occupied(mut known) => known.get().upgrade().unwrap_or_else(|| {
+                let turn = Arc::default();
+                known.insert(Arc::downgrade(&turn));
+                turn
+            }),
             Entry::Vacant(vacant) => {
                 let turn = Arc::default();
                 vacant.insert(Arc::downgrade(&turn));

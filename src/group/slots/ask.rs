@@ -21,8 +21,6 @@ use crate::probe::{Bug, planted};
 pub(crate) enum NotRead {
     /// No voter answered.
     Unreached,
-    /// This voter's own disk or state does not allow it.
-    Failed(String),
 }
 
 impl Directory {
@@ -115,8 +113,10 @@ impl Directory {
             let answer = self
                 .answer_slots(group, at_least, request.clone(), None)
                 .await;
-            if let Some(Response::Slots(answer)) = answer.map_err(NotRead::Failed)? {
-                return Ok(answer);
+            match answer {
+                Ok(Some(Response::Slots(answer))) => return Ok(answer),
+                Ok(_) => {}
+                Err(reason) => tracing::debug!(group = ?group.id(), reason, "not read here"),
             }
             let leader = group.leader();
             voters.sort_by_key(|voter| Some(*voter) != leader);

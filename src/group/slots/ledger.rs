@@ -126,6 +126,9 @@ impl Ledger {
                 }
             }
         }
+        // Many may be after the same one, which is read once.
+        stored.sort_unstable();
+        stored.dedup();
         let keys: Vec<_> = stored.iter().map(|slot| self.key(RECORD, slot)).collect();
         for (slot, found) in stored.iter().zip(self.store.get_all(&keys)?) {
             if let Some(bytes) = found {
@@ -246,7 +249,12 @@ impl Ledger {
         let mut bytes = 0;
         let names: Vec<_> = names.into_iter().collect();
         // A few at a time, so that large values are not read in vain.
-        for some in names.chunks(64) {
+        let mut rest = names.as_slice();
+        let mut count = 1;
+        while !rest.is_empty() && bytes <= PAGE.bytes {
+            let (some, later) = rest.split_at(count.min(rest.len()));
+            rest = later;
+            count = (2 * count).min(8);
             let fetched = self.fetch(some.iter().map(|(_, slot)| slot))?;
             for (at, slot) in some {
                 let Some(record) = fetched.0.get(slot).filter(|record| record.version == *at)
@@ -263,6 +271,10 @@ impl Ledger {
                 slots.push((slot.clone(), record.clone()));
             }
         }
+        let reached = match slots.last() {
+            Some((_, last)) if !rest.is_empty() => last.version,
+            _ => reached,
+        };
         Ok((slots, reached))
     }
 
