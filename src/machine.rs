@@ -4,6 +4,13 @@
 //! comes with the command. Every replica applies the same commands in the same order and so
 //! holds the same records.
 
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "the groups that replicate tasks come next"
+)]
+pub(crate) mod task;
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -27,12 +34,16 @@ pub(crate) enum Command {
     /// A write to a slot that its proposer knows to be decided: it only advances the version.
     /// It carries no value.
     Touch { slot: Slot, id: ProposalId },
+    /// A step of a task, in a group of tasks.
+    Task(task::Command),
 }
 
 impl Command {
+    /// Empty if it is about none.
     pub(crate) fn slot(&self) -> &[u8] {
         match self {
             Self::Set { slot, .. } | Self::Touch { slot, .. } => slot,
+            Self::Task(_) => &[],
         }
     }
 
@@ -40,14 +51,15 @@ impl Command {
     pub(crate) fn value_bytes(&self) -> usize {
         match self {
             Self::Set { proposal, .. } => proposal.value.len(),
-            Self::Touch { .. } => 0,
+            Self::Touch { .. } | Self::Task(_) => 0,
         }
     }
 
-    pub(crate) fn id(&self) -> ProposalId {
+    pub(crate) fn id(&self) -> Option<ProposalId> {
         match self {
-            Self::Set { proposal, .. } => proposal.id,
-            Self::Touch { id, .. } => *id,
+            Self::Set { proposal, .. } => Some(proposal.id),
+            Self::Touch { id, .. } => Some(*id),
+            Self::Task(_) => None,
         }
     }
 }
@@ -81,6 +93,19 @@ pub(crate) struct Reply {
     pub(crate) version: Version,
     /// `None` only for a [`Command::Touch`] of a slot that is not decided, which no proposer sends.
     pub(crate) record: Option<Arc<Record>>,
+    /// The answer to a [`Command::Task`].
+    pub(crate) task: Option<Box<task::Answer>>,
+}
+
+impl Reply {
+    /// To a command that decides no slot, and to what is no command.
+    pub(crate) fn at(version: Version) -> Self {
+        Self {
+            version,
+            record: None,
+            task: None,
+        }
+    }
 }
 
 /// Where records are kept: in memory, or on a disk that may fail to be read.
@@ -101,6 +126,10 @@ pub(crate) fn apply<S: Slots>(
     version: Version,
     command: &Command,
 ) -> Result<Reply, S::Error> {
+    if matches!(command, Command::Task(_)) {
+        // Of no group with slots.
+        return Ok(Reply::at(version));
+    }
     let known = slots.record(command.slot())?;
     let record = match (command, known) {
         (Command::Set { slot, proposal }, known)
@@ -115,7 +144,10 @@ pub(crate) fn apply<S: Slots>(
         }
         (_, known) => known,
     };
-    Ok(Reply { version, record })
+    Ok(Reply {
+        record,
+        ..Reply::at(version)
+    })
 }
 
 /// All records of one group, in memory.

@@ -121,6 +121,7 @@ pub(crate) fn reply(rng: &mut StdRng) -> Reply {
     Reply {
         version: version(rng),
         record: maybe(rng, record),
+        task: None,
     }
 }
 

@@ -42,6 +42,7 @@ impl fmt::Display for Command {
                 write!(f, "set {:?} ({} B)", proposal.id, proposal.value.len())
             }
             Self::Touch { id, .. } => write!(f, "touch {id:?}"),
+            Self::Task(command) => write!(f, "task {:?}: {command}", command.id),
         }
     }
 }

@@ -56,7 +56,7 @@ impl Ask {
     pub(super) fn patience(&self, least: Duration, hops_left: u8) -> Duration {
         let bytes = match self {
             Self::Commit(Command::Set { proposal, .. }) => proposal.value.len() as u64,
-            Self::Commit(Command::Touch { .. }) | Self::Settle(_) => 0,
+            Self::Commit(Command::Touch { .. } | Command::Task(_)) | Self::Settle(_) => 0,
         };
         let transfers = u64::from(hops_left) + 2;
         least + Duration::from_millis(transfers * bytes / LINK_BYTES_PER_MS)

@@ -378,10 +378,10 @@ impl Directory {
             false => group.view.record()?.clone(),
         };
         let reply = Reply {
-            version: record.version,
             record: Some(record.clone()),
+            ..Reply::at(record.version)
         };
-        (record.proposal.id == command.id()).then(|| Response::Committed {
+        (Some(record.proposal.id) == command.id()).then(|| Response::Committed {
             reply,
             leader: self.peers().me(),
         })

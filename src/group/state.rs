@@ -189,10 +189,7 @@ impl RaftStateMachine<Types> for State {
             applied.at = Some(at);
             let version = Version::new(at.index);
             let reply = match &entry.payload {
-                EntryPayload::Blank => Reply {
-                    version,
-                    record: None,
-                },
+                EntryPayload::Blank => Reply::at(version),
                 EntryPayload::Normal(command) => {
                     tracing::debug!(group = ?self.disk.group, %command, %version, "applied");
                     applied.version = version;
@@ -212,10 +209,7 @@ impl RaftStateMachine<Types> for State {
                 EntryPayload::Membership(membership) => {
                     let stored = StoredMembership::new(Some(entry.log_id), membership.clone());
                     self.disk.save_electorate(&mut held, (&stored).into());
-                    Reply {
-                        version,
-                        record: None,
-                    }
+                    Reply::at(version)
                 }
             };
             if let Some(responder) = responder {

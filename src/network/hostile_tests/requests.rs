@@ -80,7 +80,7 @@ async fn only_voters_may_send_raft_messages_and_what_follows_from_them() {
     let record = Arc::new(Record {
         proposal: match command(2, 8) {
             Command::Set { proposal, .. } => proposal,
-            Command::Touch { .. } => unreachable!("a command that sets"),
+            other => unreachable!("{other} does not set"),
         },
         version: Version::new(1),
     });
@@ -120,7 +120,7 @@ async fn what_this_version_does_not_know_is_refused_and_never_applied() {
     let good = Request::new(group(1), propose(1, 8)).encode();
     let touch = Command::Touch {
         slot: vec![],
-        id: command(1, 8).id(),
+        id: command(1, 8).id().unwrap(),
     };
     let touch = Body::Propose {
         command: touch,
@@ -155,7 +155,7 @@ async fn what_this_version_does_not_know_is_refused_and_never_applied() {
     // What no honest node proposes.
     let slot = Command::Touch {
         slot: vec![1],
-        id: command(1, 8).id(),
+        id: command(1, 8).id().unwrap(),
     };
     let slot = Body::Propose {
         command: slot,
