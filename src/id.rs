@@ -115,11 +115,23 @@ fn unhex(text: &str) -> Option<[u8; 32]> {
     Some(bytes)
 }
 
-/// How the id of a map's group ends.
+/// How the id of a map's group ends, and that of a group of tasks.
 const MAP_MARK: [u8; 8] = *b"once-map";
+const TASKS_MARK: [u8; 8] = *b"oncetask";
 
-/// The identity of one Raft group: one per [`Once`](crate::Once) cell or
-/// [`OnceMap`](crate::OnceMap).
+/// What a group holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// One slot.
+    Cell,
+    /// Any number of slots.
+    Map,
+    /// The tasks of a namespace.
+    Tasks,
+}
+
+/// The identity of one Raft group: one per [`Once`](crate::Once) cell,
+/// [`OnceMap`](crate::OnceMap), or namespace of [tasks](crate::task).
 ///
 /// For a cell it is derived from the store id and the name of the value type, byte for byte the
 /// same on every node and in every version of this library.
@@ -144,14 +156,44 @@ impl GroupId {
         let derived = UniqueId::from("raft_once_map")
             .derive(store_id)
             .derive(type_name);
+        Self::marked(derived, MAP_MARK)
+    }
+
+    /// The group of the tasks of a namespace. It says so of itself, as that of a map.
+    pub(crate) fn of_tasks(namespace: &str) -> Self {
+        let derived = UniqueId::from("raft_once_tasks").derive(namespace);
+        Self::marked(derived, TASKS_MARK)
+    }
+
+    fn marked(derived: UniqueId, mark: [u8; 8]) -> Self {
         let mut bytes = *derived.as_bytes();
-        bytes[32 - MAP_MARK.len()..].copy_from_slice(&MAP_MARK);
+        bytes[32 - mark.len()..].copy_from_slice(&mark);
         Self::from_bytes(bytes)
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        let bytes = self.as_bytes();
+        if bytes.ends_with(&MAP_MARK) {
+            Kind::Map
+        } else if bytes.ends_with(&TASKS_MARK) {
+            Kind::Tasks
+        } else {
+            Kind::Cell
+        }
     }
 
     /// It is a map's: its slots have names, and there is no limit to their number.
     pub(crate) fn is_map(&self) -> bool {
-        self.as_bytes().ends_with(&MAP_MARK)
+        self.kind() == Kind::Map
+    }
+
+    pub(crate) fn is_tasks(&self) -> bool {
+        self.kind() == Kind::Tasks
+    }
+
+    /// It is that of one slot, whose log stays small for ever.
+    pub(crate) fn is_cell(&self) -> bool {
+        self.kind() == Kind::Cell
     }
 
     /// The group with exactly these bytes.
@@ -316,6 +358,14 @@ mod tests {
         assert_ne!(GroupId::of_map(id, name), GroupId::of_map(id, "u32"));
         let vector = "a8879bca";
         assert_eq!(&GroupId::of_map(id, name).to_string()[..8], vector);
+    }
+
+    #[test]
+    fn a_namespace_of_tasks_is_a_group_of_its_own_and_known_as_one() {
+        let id = GroupId::of_tasks("default");
+        assert!(id.is_tasks() && !id.is_map() && !id.is_cell());
+        assert_ne!(id, GroupId::of_tasks("other"));
+        assert_eq!(&id.to_string()[..8], "VECTOR");
     }
 
     #[test]

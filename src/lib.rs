@@ -302,6 +302,7 @@ mod probe;
 #[cfg(test)]
 mod simulation;
 mod store;
+pub mod task;
 mod transport;
 
 pub use codec::{DecodeError, EncodeError};

@@ -4,11 +4,6 @@
 //! comes with the command. Every replica applies the same commands in the same order and so
 //! holds the same records.
 
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "the groups that replicate tasks come next"
-)]
 pub(crate) mod task;
 
 use std::collections::BTreeMap;

@@ -7,6 +7,7 @@ use rand::rngs::StdRng;
 
 use crate::codec::{self, Decode, Encode};
 use crate::group::generate as group;
+use crate::group::generate_tasks as tasks;
 use crate::group::wire::{Body, RaftRequest, Request, Response};
 use crate::id::NodeId;
 use crate::network::fuzzing::scene;
@@ -46,7 +47,7 @@ impl Seen {
 #[test]
 fn every_request_is_read_as_it_was_written() {
     let (mut bodies, mut raft) = (Seen::default(), Seen::default());
-    let mut slots = Seen::default();
+    let (mut slots, mut queries) = (Seen::default(), Seen::default());
     each(|rng| {
         let request = group::request(rng);
         assert_eq!(Request::decode(&request.encode()).as_ref(), Ok(&request));
@@ -60,16 +61,20 @@ fn every_request_is_read_as_it_was_written() {
         if let Body::Slots { request, .. } = &request.body {
             slots.see(group::kind_of_slots_request(request));
         }
+        if let Body::Tasks { query, .. } = &request.body {
+            queries.see(tasks::kind_of_query(query));
+        }
     });
     bodies.assert_all(group::BODIES);
     raft.assert_all(group::RAFT_REQUESTS);
     slots.assert_all(group::SLOTS_REQUESTS);
+    queries.assert_all(tasks::QUERIES);
 }
 
 #[test]
 fn every_response_is_read_as_it_was_written() {
     let (mut responses, mut raft) = (Seen::default(), Seen::default());
-    let mut slots = Seen::default();
+    let (mut slots, mut answers) = (Seen::default(), Seen::default());
     each(|rng| {
         let response = group::response(rng);
         assert_eq!(Response::decode(&response.encode()).as_ref(), Ok(&response));
@@ -80,10 +85,14 @@ fn every_response_is_read_as_it_was_written() {
         if let Response::Slots(response) = &response {
             slots.see(group::kind_of_slots_response(response));
         }
+        if let Response::Tasks(answer) = &response {
+            answers.see(tasks::kind_of_answer(answer));
+        }
     });
     responses.assert_all(group::RESPONSES);
     raft.assert_all(group::RAFT_RESPONSES);
     slots.assert_all(group::SLOTS_RESPONSES);
+    answers.assert_all(tasks::ANSWERS);
 }
 
 #[test]
@@ -99,6 +108,7 @@ fn what_is_stored_of_a_group_is_read_as_it_was_written() {
         same(group::applied(rng));
         same(group::snapshot_meta(rng));
         same(group::machine(rng));
+        same(tasks::board(rng));
         same(group::command(rng));
         same(group::reply(rng));
     });

@@ -33,10 +33,10 @@ pub(super) fn config(group: GroupId, leads: bool) -> Config {
         removed_leader_step_down: StepDownPolicy::Never,
         quorum_loss_probe_interval: None,
         snapshot_policy: SnapshotPolicy::Never,
-        // What is kept of a map's log is a matter of bytes, too.
-        max_in_snapshot_log_to_keep: match group.is_map() {
-            true => u64::MAX,
-            false => LOG_ENTRIES_KEPT,
+        // What is kept of a long log is a matter of bytes, too.
+        max_in_snapshot_log_to_keep: match group.is_cell() {
+            true => LOG_ENTRIES_KEPT,
+            false => u64::MAX,
         },
         purge_batch_size: 1,
         api_batch_linger_ms: 0,

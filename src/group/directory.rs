@@ -23,6 +23,7 @@ use super::census::Census;
 use super::disk::{Disk, Held};
 use super::push::{PUSHED_KIB_MAX, Pusher};
 use super::replica::Replica;
+use super::tasks::Vigils;
 use super::trouble::Trouble;
 use super::view::View;
 use super::visit::PROPOSED_BYTES_MAX;
@@ -116,6 +117,7 @@ pub(crate) struct Directory {
     pub(crate) limits: Limits,
     pub(super) census: Arc<Census>,
     pub(super) births: Births,
+    pub(super) vigils: Vigils,
     /// Values that others have proposed here.
     pub(crate) proposed: Arc<Pool>,
     /// What is on the way to subscribers.
@@ -194,6 +196,7 @@ impl Directory {
             limits,
             census: Arc::new(census),
             births: Births::default(),
+            vigils: Vigils::default(),
             settling: Arc::new(Semaphore::new(GROUPS_AT_ONCE)),
             helped: Mutex::default(),
             subscriptions: AtomicU64::new(0),
@@ -455,20 +458,6 @@ impl Directory {
         {
             tracing::warn!("some replicas did not stop within {STOP_MS} ms");
         }
-    }
-
-    /// How many groups are known here, and how many of them are of others.
-    #[cfg(test)]
-    pub(crate) fn known_groups(&self) -> (usize, usize) {
-        let groups = self.groups();
-        (groups.len(), self.counts.groups_of_others.get() as usize)
-    }
-
-    #[cfg(test)]
-    pub(crate) fn log_length(&self, id: GroupId) -> u64 {
-        self.group(id)
-            .awake()
-            .map_or(0, |replica| replica.log_length())
     }
 
     /// What is known of every group in use here, in order of group id.

@@ -2,8 +2,8 @@
 //! awake replica works on.
 //!
 //! Keys, behind `g` and the group id: `v` vote, `e` + index log entry, `p` purge position,
-//! `m` electorate, `a` applied position, `r` + slot record. Every value carries a version byte
-//! and an epoch.
+//! `m` electorate, `a` applied position, `r` + slot record; those of maps and tasks are named where
+//! they are. Every value carries a version byte and an epoch.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -12,7 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::codec::{self, Decode, Encode};
 use crate::failpoint;
 use crate::id::{GroupId, NodeId, Version};
-use crate::machine::{Command, Machine, Record, Slot};
+use crate::machine::task::{Board, Changes};
+use crate::machine::{Command, Machine, Record, Reply, Slot};
 use crate::metrics::Counts;
 use crate::probe::{Bug, planted};
 use crate::store::{Batch, Durability, Store, StoreFailed};
@@ -22,6 +23,7 @@ use super::raft::{LogPosition, StoredElectorate, StoredEntry, StoredPayload, Sto
 use super::slots::{COUNT, Decided, Ledger, find_without_slots};
 use super::sound;
 use super::state::Contents;
+use super::tasks;
 use super::wire::{EPOCH, State};
 
 const DISK_VERSION: u8 = 1;
@@ -33,7 +35,7 @@ pub(super) const ELECTORATE: u8 = b'm';
 pub(super) const APPLIED: u8 = b'a';
 pub(super) const RECORD: u8 = b'r';
 
-/// Applied entries that a map's log keeps, so that a voter that is a little behind needs no slots.
+/// Applied entries that the log of a map or of tasks keeps, for voters that are a little behind.
 const MAP_LOG_ENTRIES_KEPT: usize = if cfg!(test) { 8 } else { 2_048 };
 const MAP_LOG_BYTES_KEPT: usize = 8 * 1024 * 1024;
 
@@ -60,6 +62,8 @@ pub(crate) struct Held {
     pub(crate) machine: Machine,
     /// How many slots of a map are decided by what is applied on the disk.
     pub(crate) count: u64,
+    /// Of a group of tasks.
+    pub(crate) board: Board,
     /// The genesis entry is on disk, or does not need to be.
     pub(crate) born: bool,
 }
@@ -93,6 +97,7 @@ impl Held {
             },
             machine: Machine::default(),
             count: 0,
+            board: Board::default(),
             born: false,
         }
     }
@@ -112,7 +117,7 @@ impl Held {
         last > self.applied.at || (last > Some(LogPosition::GENESIS) && !is_led)
     }
 
-    /// Up to where a map's log is of no use: what is applied, but for the last entries. A voter
+    /// Up to where the log of a map, or of tasks, is of no use: what is applied, but for the last entries. A voter
     /// that is behind these is sent slots.
     pub(crate) fn needless(&self) -> u64 {
         let applied = self.applied.at.map_or(0, |at| at.index);
@@ -125,6 +130,21 @@ impl Held {
             }
         }
         0
+    }
+
+    /// Applies a step of a task, and notes what it has changed. Anything else is nothing here.
+    pub(super) fn apply_step(
+        &mut self,
+        version: Version,
+        command: &Command,
+        changes: &mut Changes,
+    ) -> Reply {
+        let mut reply = Reply::at(version);
+        if let Command::Task(command) = command {
+            let answer = self.board.apply(version, command, changes);
+            reply.task = Some(Box::new(answer));
+        }
+        reply
     }
 
     pub(crate) fn state(&self) -> State {
@@ -174,6 +194,7 @@ impl Disk {
             ..Held::newborn(voters, first)
         };
         let mut records: Vec<(Slot, Arc<Record>)> = Vec::new();
+        let mut of_tasks = tasks::Found::default();
         for (key, value) in found {
             // The scan's prefix ends before the tag, so a key without one is not ours.
             let Some((&tag, rest)) = key[prefix.len()..].split_first() else {
@@ -191,9 +212,11 @@ impl Disk {
                 APPLIED => held.applied = unpack(group, &value)?,
                 COUNT => held.count = unpack(group, &value)?,
                 RECORD => records.push((rest.to_vec(), Arc::new(unpack(group, &value)?))),
+                _ if group.is_tasks() && of_tasks.take(group, (tag, rest), &value)? => {}
                 _ => return Err(broken(group, "a key of a kind this build does not know")),
             }
         }
+        held.board = of_tasks.board();
         held.machine = Machine::from_records(records);
         sound::check_stored(&held).map_err(|what| broken(group, what))?;
         Ok(held)
@@ -227,6 +250,10 @@ impl Disk {
     /// Every change under this lock is whole, and no code that can panic runs under it.
     pub(crate) fn held(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.store
     }
 
     fn key(&self, tag: u8, rest: &[u8]) -> Vec<u8> {
@@ -390,8 +417,7 @@ impl Disk {
     /// Writes what was applied: queued behind the entries it came from, never waited for, since
     /// the entries themselves are durable on a majority.
     pub(crate) fn save_applied(&self, held: &mut Held, new: Vec<Decided>) {
-        let mut batch = self.batch(held);
-        batch.put(self.key(APPLIED, &[]), pack(&held.applied));
+        let mut batch = self.applied_batch(held);
         if self.group.is_map() {
             return self.ledger.write(batch, held.applied.version, new);
         }
@@ -399,6 +425,13 @@ impl Disk {
             batch.put(self.key(RECORD, &slot), pack(record.as_ref()));
         }
         self.store.write(batch, Durability::Lazy, |_| {});
+    }
+
+    /// A batch that says how far it is applied.
+    pub(super) fn applied_batch(&self, held: &mut Held) -> Batch {
+        let mut batch = self.batch(held);
+        batch.put(self.key(APPLIED, &[]), pack(&held.applied));
+        batch
     }
 
     pub(crate) fn save_electorate(&self, held: &mut Held, electorate: StoredElectorate) {
@@ -428,6 +461,10 @@ impl Disk {
                         batch.put(self.key(RECORD, slot), pack(record.as_ref()));
                     }
                     held.machine = machine;
+                }
+                Contents::Tasks(board) => {
+                    tasks::put(self.group, &mut batch, &held.board.changes_to(&board));
+                    held.board = board;
                 }
                 Contents::Map { count } => {
                     self.ledger.put_count(&mut batch, count);

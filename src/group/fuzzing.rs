@@ -13,7 +13,8 @@ use super::directory::Directory;
 use super::disk::{Disk, key};
 use super::raft::{StoredEntry, StoredPayload};
 use super::sound::check_message;
-use super::state::read_snapshot;
+use super::state::{read_snapshot, read_tasks_snapshot, write_tasks_snapshot};
+use super::tasks::TasksQuery;
 use super::wire::{Body, HOPS_MAX, RaftRequest, Request, Response};
 use super::{CallError, Peers};
 use crate::id::{GroupId, NodeId, ProposalId, Version};
@@ -21,8 +22,9 @@ use crate::limits::Limits;
 use crate::machine::{Command, Machine, Proposal};
 use crate::store::{Batch, Durability, Store};
 
-/// The group that the pairs of [`group_on_disk`] belong to.
+/// The group that the pairs of [`group_on_disk`] belong to, and one of tasks with the same ones.
 pub(crate) const GROUP: GroupId = GroupId::from_bytes([7; 32]);
+const TASKS: GroupId = GroupId::from_bytes(*b"tasks that a fuzzer madeoncetask");
 
 /// How long a voter is given to answer, in simulated milliseconds: longer than its own deadlines.
 const ANSWER_MS: u64 = 300_000;
@@ -51,6 +53,10 @@ pub(crate) fn response(bytes: &[u8]) {
 }
 
 fn snapshot(bytes: &[u8]) {
+    if let Ok((version, board)) = read_tasks_snapshot(bytes) {
+        let written = write_tasks_snapshot(version, &board);
+        assert_eq!(read_tasks_snapshot(&written), Ok((version, board)));
+    }
     if let Ok((_, machine)) = read_snapshot(bytes) {
         let records = machine.records();
         let records = records.map(|(slot, record)| (slot.clone(), record.clone()));
@@ -106,9 +112,9 @@ pub(crate) fn answer(bytes: &[u8]) {
 }
 
 fn may_be_true(frame: &[u8]) -> bool {
-    match Request::decode(frame).map(|request| request.body) {
-        Ok(Body::Raft(message)) => {
-            check_message(&message, &Voter::electorate(false), false).is_ok()
+    match Request::decode(frame).map(|request| (request.group.kind(), request.body)) {
+        Ok((kind, Body::Raft(message))) => {
+            check_message(&message, &Voter::electorate(false), kind).is_ok()
         }
         _ => false,
     }
@@ -128,6 +134,7 @@ pub(crate) fn group_on_disk(bytes: &[u8]) {
             0 => value.to_vec(),
             _ => [&[1, 0], value].concat(),
         };
+        batch.put(key(TASKS, Some(kind & 0x7f), tail), value.clone());
         batch.put(key(GROUP, Some(kind & 0x7f), tail), value);
         rest = behind;
     }
@@ -141,6 +148,9 @@ pub(crate) fn group_on_disk(bytes: &[u8]) {
             assert!(record.version <= held.applied.version);
         }
     }
+    if let Ok(held) = Disk::load(&store, TASKS, &voters, None) {
+        assert_eq!(held.board.check(held.applied.version), Ok(()));
+    }
     let propose = Request::new(
         GROUP,
         Body::Propose {
@@ -152,7 +162,16 @@ pub(crate) fn group_on_disk(bytes: &[u8]) {
     let status = Request::new(GROUP, Body::Status).encode();
     let propose = propose.encode();
     let frames = [Voter::sender(0), Voter::sender(1)].map(|sender| (sender, &*status));
-    let frames = [&frames[..], &[(Voter::sender(0), &*propose)]].concat();
+    let look = Body::Tasks {
+        query: TasksQuery::Page {
+            from: String::new(),
+        },
+        hops_left: HOPS_MAX,
+        within_ms: 2_000,
+    };
+    let look = Request::new(TASKS, look).encode();
+    let asked = [(Voter::sender(0), &*propose), (Voter::sender(0), &*look)];
+    let frames = [&frames[..], &asked].concat();
     Voter::run(true, store, &frames);
 }
 

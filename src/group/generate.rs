@@ -13,7 +13,8 @@ use super::raft::{
     LogPosition, StoredElectorate, StoredEntry, StoredPayload, StoredSnapshotMeta, StoredVote,
 };
 use super::slots::{Decided, Range, SlotsRequest, SlotsResponse};
-use super::state::write_snapshot;
+use super::state::{write_snapshot, write_tasks_snapshot};
+use super::tasks::generate as tasks;
 use super::wire::{Body, EPOCH, RaftRequest, RaftResponse, Request, Response, State};
 use crate::id::{GroupId, NodeId, ProposalId, Version};
 use crate::machine::{Command, Machine, Proposal, Record, Reply};
@@ -50,7 +51,7 @@ pub(crate) fn maybe<T>(rng: &mut StdRng, of: impl FnOnce(&mut StdRng) -> T) -> O
     (rng.random_range(0..4) > 0).then(|| of(rng))
 }
 
-fn list<T>(rng: &mut StdRng, of: impl Fn(&mut StdRng) -> T) -> Vec<T> {
+pub(crate) fn list<T>(rng: &mut StdRng, of: impl Fn(&mut StdRng) -> T) -> Vec<T> {
     (0..rng.random_range(0..4)).map(|_| of(rng)).collect()
 }
 
@@ -61,7 +62,7 @@ fn node(rng: &mut StdRng) -> NodeId {
     }
 }
 
-fn version(rng: &mut StdRng) -> Version {
+pub(crate) fn version(rng: &mut StdRng) -> Version {
     Version::new(number(rng))
 }
 
@@ -98,8 +99,9 @@ pub(crate) fn proposal(rng: &mut StdRng) -> Proposal {
 }
 
 pub(crate) fn command(rng: &mut StdRng) -> Command {
-    match rng.random_range(0..2) {
-        0 => Command::Set {
+    match rng.random_range(0..3) {
+        0 => Command::Task(tasks::command(rng)),
+        1 => Command::Set {
             slot: slot(rng),
             proposal: proposal(rng),
         },
@@ -121,7 +123,7 @@ pub(crate) fn reply(rng: &mut StdRng) -> Reply {
     Reply {
         version: version(rng),
         record: maybe(rng, record),
-        task: None,
+        task: maybe(rng, |rng| Box::new(tasks::answer(rng))),
     }
 }
 
@@ -178,7 +180,10 @@ pub(crate) fn snapshot_meta(rng: &mut StdRng) -> StoredSnapshotMeta {
 }
 
 pub(crate) fn snapshot(rng: &mut StdRng) -> Vec<u8> {
-    write_snapshot(version(rng), &machine(rng))
+    match rng.random_range(0..3) {
+        0 => write_tasks_snapshot(version(rng), &tasks::board(rng)),
+        _ => write_snapshot(version(rng), &machine(rng)),
+    }
 }
 
 fn raft_request(rng: &mut StdRng) -> RaftRequest {
@@ -211,7 +216,7 @@ fn raft_request(rng: &mut StdRng) -> RaftRequest {
     }
 }
 
-pub(crate) const BODIES: usize = 11;
+pub(crate) const BODIES: usize = 13;
 
 /// A body of each kind has a number of its own.
 pub(crate) fn kind_of_body(body: &Body) -> usize {
@@ -227,6 +232,8 @@ pub(crate) fn kind_of_body(body: &Body) -> usize {
         Body::Orphaned => 8,
         Body::Durable => 9,
         Body::Slots { .. } => 10,
+        Body::Tasks { .. } => 11,
+        Body::TaskChanges { .. } => 12,
     }
 }
 
@@ -266,6 +273,14 @@ fn body(rng: &mut StdRng) -> Body {
         7 => Body::Update(state(rng)),
         8 => Body::Orphaned,
         9 => Body::Durable,
+        10 => Body::Tasks {
+            query: tasks::query(rng),
+            hops_left: rng.random(),
+            within_ms: number(rng),
+        },
+        11 => Body::TaskChanges {
+            after: version(rng),
+        },
         _ => Body::Slots {
             at_least: version(rng),
             request: slots_request(rng),
@@ -364,9 +379,10 @@ pub(crate) fn request(rng: &mut StdRng) -> Request {
             0 => rng.random(),
             _ => EPOCH,
         },
-        group: match rng.random_range(0..4) {
+        group: match rng.random_range(0..5) {
             0 => GroupId::of_map("map".into(), "u64"),
-            n => GroupId::from_bytes([n - 1; 32]),
+            1 => GroupId::of_tasks("tasks"),
+            n => GroupId::from_bytes([n - 2; 32]),
         },
         body: body(rng),
     }
@@ -404,7 +420,7 @@ pub(crate) fn kind_of_raft_response(response: &RaftResponse) -> usize {
     }
 }
 
-pub(crate) const RESPONSES: usize = 9;
+pub(crate) const RESPONSES: usize = 10;
 
 pub(crate) fn kind_of_response(response: &Response) -> usize {
     match response {
@@ -417,6 +433,7 @@ pub(crate) fn kind_of_response(response: &Response) -> usize {
         Response::Unclear => 6,
         Response::Refused { .. } => 7,
         Response::Slots(_) => 8,
+        Response::Tasks(_) => 9,
     }
 }
 
@@ -439,6 +456,7 @@ pub(crate) fn response(rng: &mut StdRng) -> Response {
         },
         6 => Response::Unclear,
         7 => Response::Slots(slots_response(rng)),
+        8 => Response::Tasks(tasks::tasks_answer(rng)),
         _ => Response::Refused {
             reason: String::from_utf8_lossy(&bytes(rng, 30)).into_owned(),
         },

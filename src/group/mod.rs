@@ -31,6 +31,7 @@ mod slots;
 mod sound;
 mod state;
 mod subscribers;
+mod tasks;
 mod trouble;
 mod view;
 mod visit;
@@ -52,6 +53,9 @@ pub(crate) use directory::{Directory, Group, Interest};
 #[cfg(test)]
 pub(crate) use raft::{StoredElectorate, StoredSnapshotMeta, StoredVote};
 pub(crate) use slots::{Decided, Range};
+#[cfg(test)]
+pub(crate) use tasks::generate as generate_tasks;
+pub(crate) use tasks::{RENEW_MS, SILENT_MS, Seen, Stepped, TasksAnswer, TasksQuery};
 pub(crate) use view::{Sink, View};
 #[cfg(test)]
 pub(crate) use visit::PROPOSED_BYTES_MAX;

@@ -14,8 +14,9 @@ use openraft::{Raft, ReadPolicy};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::id::{GroupId, NodeId};
+use crate::id::{GroupId, NodeId, Version};
 use crate::machine::Command;
+use crate::machine::task::Board;
 use crate::probe;
 
 use super::Peers;
@@ -318,8 +319,14 @@ impl Replica {
         self.disk.ledger()
     }
 
+    /// Looks at the tasks, as of a version.
+    pub(crate) fn with_board<T>(&self, look: impl FnOnce(&Board, Version) -> T) -> T {
+        let held = self.disk.held();
+        look(&held.board, held.applied.version)
+    }
+
     /// A majority confirms that this replica leads, and everything committed before is applied.
-    async fn confirm(&self, deadline: Instant) -> bool {
+    pub(crate) async fn confirm(&self, deadline: Instant) -> bool {
         let confirmed = self.raft.ensure_linearizable(ReadPolicy::ReadIndex);
         let confirmed = quietly(&self.quiet, confirmed);
         matches!(timeout_at(deadline, confirmed).await, Ok(Ok(_)))
@@ -421,7 +428,7 @@ impl Replica {
     /// Takes a snapshot, which costs next to nothing, and lets go of the log before it.
     async fn shorten(&self) -> Result<(), Fatal<Types>> {
         self.raft.trigger().snapshot().await?;
-        if self.group.is_map() {
+        if !self.group.is_cell() {
             let upto = self.disk.held().needless();
             // No further than the snapshot, which may not be there before the next time.
             self.raft.trigger().purge_log(upto).await?;

@@ -14,6 +14,7 @@ use crate::metrics::Counts;
 use super::ATTEMPT;
 use super::directory::{Directory, Group};
 use super::slots::SlotsRequest;
+use super::tasks::TasksQuery;
 use super::wire::{Body, HOPS_MAX, Request, Response, State};
 
 /// What may be asked of a group's leader.
@@ -22,6 +23,8 @@ pub(super) enum Ask {
     Commit(Command),
     /// And say what stands in this slot then.
     Settle(Slot),
+    /// About the tasks of a namespace.
+    Tasks(TasksQuery),
 }
 
 impl Ask {
@@ -31,6 +34,11 @@ impl Ask {
         match self {
             Self::Commit(command) => Body::Propose {
                 command: command.clone(),
+                hops_left,
+                within_ms,
+            },
+            Self::Tasks(query) => Body::Tasks {
+                query: query.clone(),
                 hops_left,
                 within_ms,
             },
@@ -56,7 +64,9 @@ impl Ask {
     pub(super) fn patience(&self, least: Duration, hops_left: u8) -> Duration {
         let bytes = match self {
             Self::Commit(Command::Set { proposal, .. }) => proposal.value.len() as u64,
-            Self::Commit(Command::Touch { .. } | Command::Task(_)) | Self::Settle(_) => 0,
+            Self::Commit(Command::Touch { .. } | Command::Task(_))
+            | Self::Settle(_)
+            | Self::Tasks(_) => 0,
         };
         let transfers = u64::from(hops_left) + 2;
         least + Duration::from_millis(transfers * bytes / LINK_BYTES_PER_MS)
@@ -77,13 +87,13 @@ pub(super) enum NoAnswer {
 pub(crate) struct Unconfirmed;
 
 /// A proposal of this node's own program, which counts as not confirmed also if it is given up.
-struct Counted<'a> {
+pub(super) struct Counted<'a> {
     counts: &'a Counts,
-    is_committed: bool,
+    pub(super) is_committed: bool,
 }
 
 impl<'a> Counted<'a> {
-    fn new(counts: &'a Counts) -> Self {
+    pub(super) fn new(counts: &'a Counts) -> Self {
         counts.proposals.one();
         Self {
             counts,
@@ -179,7 +189,7 @@ impl Directory {
                     group.trouble.note(None);
                     return Some(Response::Committed { reply, leader });
                 }
-                Some(Response::State(state)) => return Some(Response::State(state)),
+                Some(answer @ (Response::State(_) | Response::Tasks(_))) => return Some(answer),
                 Some(Response::Refused { reason }) => {
                     tracing::debug!(group = ?group.id(), voter = %next, reason, "refused");
                     failed.push(next);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use crate::codec::{MalformedError, VALUE_BYTES_CAP};
-use crate::id::{GroupId, NodeId, Version};
+use crate::id::{GroupId, Kind, NodeId, Version};
 use crate::machine::{Command, Record, Reply, SLOT_BYTES_MAX, Slot};
 use crate::probe::{Bug, planted};
 
@@ -18,6 +18,7 @@ use super::route::{Ask, NoAnswer};
 use super::slots::SlotsRequest;
 use super::sound;
 use super::state::read_map_snapshot;
+use super::tasks::check_proposed;
 use super::visit::wait_in;
 use super::wake::Cause;
 use super::wire::{Body, EPOCH, HOPS_MAX, RaftRequest, Request, Response};
@@ -34,12 +35,15 @@ const VAIN_BYTES_MAX: usize = 1024;
 /// What no honest node proposes: it would fit into a proposal, but not into a log that others
 /// can be sent.
 fn check(group: GroupId, command: &Command) -> Result<(), &'static str> {
-    match (group.is_map(), command.slot().len()) {
-        (false, 0) | (true, 1..=SLOT_BYTES_MAX) => {}
-        (false, _) => return Err("a cell has one slot"),
-        (true, _) => return Err("a slot's name is empty or too long"),
+    match (group.kind(), command.slot().len()) {
+        (Kind::Cell | Kind::Tasks, 0) | (Kind::Map, 1..=SLOT_BYTES_MAX) => {}
+        (Kind::Cell | Kind::Tasks, _) => return Err("a cell has one slot"),
+        (Kind::Map, _) => return Err("a slot's name is empty or too long"),
     }
     match command {
+        Command::Task(step) if group.is_tasks() => check_proposed(step),
+        Command::Task(_) => Err("there are no tasks in this group"),
+        _ if group.is_tasks() => Err("there are tasks alone in this group"),
         Command::Set { proposal, .. } if proposal.value.len() > VALUE_BYTES_CAP => {
             Err("the value is larger than any cell may hold")
         }
@@ -58,7 +62,9 @@ fn is_of_voters(body: &Body) -> bool {
         | Body::Settle { .. }
         | Body::Barrier { .. }
         | Body::Subscribe { .. }
-        | Body::Unsubscribe { .. } => false,
+        | Body::Unsubscribe { .. }
+        | Body::Tasks { .. }
+        | Body::TaskChanges { .. } => false,
         Body::Slots { request, .. } => request.is_of_voters(),
     }
 }
@@ -112,6 +118,7 @@ impl Directory {
         }
         if let Body::Propose { hops_left, .. }
         | Body::Settle { hops_left, .. }
+        | Body::Tasks { hops_left, .. }
         | Body::Slots {
             request: SlotsRequest::Settle { hops_left, .. },
             ..
@@ -215,6 +222,20 @@ impl Directory {
                 self.answer_slots(&group, at_least, request, Some(peer))
                     .await?
             }
+            Body::Tasks {
+                query,
+                hops_left,
+                within_ms,
+            } => {
+                query.check(id)?;
+                let asked = Ask::Tasks(query);
+                self.serve(&group, asked, hops_left, deadline(within_ms), Some(peer))
+                    .await
+            }
+            Body::TaskChanges { after } => {
+                let answer = self.answer_task_changes(&group, after)?;
+                Some(Response::Tasks(answer))
+            }
             Body::Unsubscribe { .. } | Body::Update(_) | Body::Orphaned => None,
         };
         Ok(served.unwrap_or(Response::Unclear))
@@ -222,10 +243,10 @@ impl Directory {
 
     /// Why openraft is not to see this message.
     fn check_message(&self, group: &Group, message: &RaftRequest) -> Result<(), String> {
-        let is_map = group.id().is_map();
-        sound::check_message(message, self.peers().voters(), is_map)?;
+        let kind = group.id().kind();
+        sound::check_message(message, self.peers().voters(), kind)?;
         if let RaftRequest::Snapshot { data, .. } = message
-            && is_map
+            && kind == Kind::Map
             && !planted(Bug::SnapshotUnfilled)
         {
             // It says which state to go on from, and does not bring it.
@@ -258,7 +279,7 @@ impl Directory {
         };
         let cause = Cause::Ask {
             first,
-            settles: matches!(ask, Ask::Settle(_)),
+            settles: !matches!(ask, Ask::Commit(_)),
             from,
         };
         let (replica, leads_by_birth) = match self.wake_for(group, cause).await {
@@ -291,7 +312,7 @@ impl Directory {
                     let patience =
                         deadline.min(Instant::now() + ask.patience(ATTEMPT, hops_left - 1));
                     let answer = self.ask(relay, group, &ask, hops_left - 1, patience).await;
-                    if let Ok(Response::Committed { .. } | Response::State(_)) = answer {
+                    if answer.as_ref().is_ok_and(Response::is_of_leader) {
                         return answer.ok();
                     }
                 }
@@ -301,18 +322,20 @@ impl Directory {
                 |voter: NodeId| !failed.contains(&voter) && self.peers().is_linked(voter);
             match replica.find_leader(election, asker, may_lead).await {
                 Lead::Me => {
-                    return Some(match &ask {
-                        Ask::Commit(command) => replica.write(command.clone(), deadline).await,
-                        Ask::Settle(slot) => replica.settle(slot, deadline).await,
+                    return Some(match ask {
+                        Ask::Commit(Command::Task(step)) => {
+                            self.lead_step(&replica, step, deadline).await
+                        }
+                        Ask::Commit(command) => replica.write(command, deadline).await,
+                        Ask::Settle(slot) => replica.settle(&slot, deadline).await,
+                        Ask::Tasks(query) => self.lead_query(&replica, query, deadline).await,
                     });
                 }
                 Lead::Other(leader) if hops_left > 0 => {
                     let patience =
                         deadline.min(Instant::now() + ask.patience(ATTEMPT, hops_left - 1));
                     match self.ask(leader, group, &ask, hops_left - 1, patience).await {
-                        Ok(answer @ (Response::Committed { .. } | Response::State(_))) => {
-                            return Some(answer);
-                        }
+                        Ok(answer) if answer.is_of_leader() => return Some(answer),
                         // A link that is replaced by another loses what is under way.
                         Err(NoAnswer::Link) if !broke && self.peers().is_linked(leader) => {
                             broke = true;

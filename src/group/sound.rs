@@ -7,12 +7,12 @@
 
 use std::collections::BTreeSet;
 
-use crate::id::NodeId;
+use crate::id::{Kind, NodeId};
 use crate::machine::{Command, Proposal};
 
 use super::disk::Held;
 use super::raft::{LogPosition, StoredEntry, StoredPayload, StoredVote};
-use super::state::{read_map_snapshot, read_snapshot};
+use super::state::{read_map_snapshot, read_snapshot, read_tasks_snapshot};
 use super::wire::RaftRequest;
 
 /// No history gets as far as this, one step at a time; so whatever comes next is a number, too.
@@ -22,7 +22,7 @@ const NUMBER_MAX: u64 = 1 << 62;
 pub(super) fn check_message(
     message: &RaftRequest,
     voters: &BTreeSet<NodeId>,
-    is_map: bool,
+    kind: Kind,
 ) -> Result<(), &'static str> {
     match message {
         RaftRequest::Append {
@@ -68,7 +68,17 @@ pub(super) fn check_message(
             if meta.electorate.voters != *voters {
                 return Err("the snapshot is of another electorate");
             }
-            if is_map {
+            if kind == Kind::Tasks {
+                let Ok((version, board)) = read_tasks_snapshot(data) else {
+                    return Err("the snapshot is malformed");
+                };
+                board.check(version)?;
+                let is_sound = version.as_u64() <= at.index;
+                return is_sound
+                    .then_some(())
+                    .ok_or("the snapshot contradicts itself");
+            }
+            if kind == Kind::Map {
                 let version = read_map_snapshot(data).map(|(version, _)| version.as_u64());
                 return match version {
                     Ok(version) if version <= at.index => Ok(()),
@@ -185,7 +195,7 @@ fn check_applied(held: &Held) -> Result<(), &'static str> {
             return Err("a decided value is not the one that was proposed");
         }
     }
-    Ok(())
+    held.board.check(held.applied.version)
 }
 
 /// Nothing may be missing between two entries; the first one of all is the electorate.
@@ -199,6 +209,7 @@ fn follows(before: Option<LogPosition>, at: LogPosition) -> bool {
 fn is_whole(entry: &StoredEntry) -> bool {
     match &entry.payload {
         StoredPayload::Command(Command::Set { proposal, .. }) => is_offered(proposal),
+        StoredPayload::Command(Command::Task(step)) => step.check().is_ok(),
         _ => true,
     }
 }

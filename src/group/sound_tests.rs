@@ -193,7 +193,7 @@ fn numbers_at_the_end_of_all_numbers_are_refused() {
             snapshot(term, index),
             transfer(term, index),
         ] {
-            let refused = check_message(&message, &voters(), false);
+            let refused = check_message(&message, &voters(), Kind::Cell);
             assert_eq!(refused, Err("no history gets that far"), "{message:?}");
         }
     }
@@ -298,7 +298,7 @@ fn messages_of_honest_voters_pass() {
         },
     ] {
         assert_eq!(
-            check_message(&message, &voters(), false),
+            check_message(&message, &voters(), Kind::Cell),
             Ok(()),
             "{message:?}"
         );
@@ -373,14 +373,14 @@ fn messages_that_raft_would_stop_at_are_refused() {
         (transfer(vote(1, false), "a"), "not that of a leader"),
         (transfer(vote(1, true), "o"), "no voter"),
     ] {
-        let refused = check_message(&message, &voters(), false).unwrap_err();
+        let refused = check_message(&message, &voters(), Kind::Cell).unwrap_err();
         assert!(refused.contains(reason), "{refused}: {message:?}");
     }
     assert_eq!(
         check_message(
             &snapshot(|_| {}, write_snapshot(Version::ZERO, &Machine::default())),
             &voters(),
-            false
+            Kind::Cell
         ),
         Ok(())
     );

@@ -11,7 +11,8 @@ use tokio::sync::Notify;
 
 use crate::codec::{self, MalformedError};
 use crate::failpoint;
-use crate::id::{NodeId, Version};
+use crate::id::{Kind, NodeId, Version};
+use crate::machine::task::{Board, Changes};
 use crate::machine::{Command, Machine, Reply};
 use crate::probe;
 
@@ -29,7 +30,7 @@ const SNAPSHOT_VERSION: u8 = 1;
 /// The most log entries that a group keeps behind its last snapshot.
 pub(crate) const LOG_ENTRIES_MAX: u64 = 64;
 
-/// The same of a map, where a snapshot is taken also after so many bytes of values.
+/// The same of maps and tasks. Of a map a snapshot is taken also after so many bytes of values.
 const MAP_LOG_ENTRIES_MAX: u64 = if cfg!(test) { 24 } else { 4_096 };
 const MAP_LOG_BYTES_MAX: usize = 16 * 1024 * 1024;
 
@@ -46,18 +47,20 @@ pub(crate) struct State {
     _lease: Lease,
 }
 
-/// The slots that a number of entries is applied to.
+/// What a number of entries is applied to, and for tasks what has changed by it.
 enum Slots {
     Cell,
     Map(Fetched),
+    Tasks(Changes),
 }
 
 impl State {
     fn snapshot_of(&self, held: &Held) -> Snapshot {
         let version = held.applied.version;
-        let contents = match self.disk.group.is_map() {
-            true => write_map_snapshot(version, self.disk.ledger().count()),
-            false => write_snapshot(version, &held.machine),
+        let contents = match self.disk.group.kind() {
+            Kind::Map => write_map_snapshot(version, self.disk.ledger().count()),
+            Kind::Cell => write_snapshot(version, &held.machine),
+            Kind::Tasks => write_tasks_snapshot(version, &held.board),
         };
         Snapshot {
             meta: SnapshotMeta::from(&StoredSnapshotMeta {
@@ -70,8 +73,10 @@ impl State {
 
     /// What is known of the slots that `entries` are about.
     fn fetch(&self, entries: &[EntryResponder<Types>]) -> Result<Slots, io::Error> {
-        if !self.disk.group.is_map() {
-            return Ok(Slots::Cell);
+        match self.disk.group.kind() {
+            Kind::Cell => return Ok(Slots::Cell),
+            Kind::Tasks => return Ok(Slots::Tasks(Changes::default())),
+            Kind::Map => {}
         }
         let slots = entries
             .iter()
@@ -111,6 +116,7 @@ pub(crate) enum Contents {
     Map {
         count: u64,
     },
+    Tasks(Board),
 }
 
 pub(super) fn write_snapshot(version: Version, machine: &Machine) -> Vec<u8> {
@@ -129,6 +135,16 @@ pub(super) fn write_map_snapshot(version: Version, count: u64) -> Vec<u8> {
 
 /// What [`write_map_snapshot`] has written.
 pub(super) fn read_map_snapshot(bytes: &[u8]) -> Result<(Version, u64), MalformedError> {
+    codec::decode(SNAPSHOT_VERSION, bytes)
+}
+
+/// Of tasks: all of them. There are no more than a frame can hold.
+pub(super) fn write_tasks_snapshot(version: Version, board: &Board) -> Vec<u8> {
+    codec::encode(SNAPSHOT_VERSION, &(version, board))
+}
+
+/// What [`write_tasks_snapshot`] has written.
+pub(super) fn read_tasks_snapshot(bytes: &[u8]) -> Result<(Version, Board), MalformedError> {
     codec::decode(SNAPSHOT_VERSION, bytes)
 }
 
@@ -197,6 +213,7 @@ impl RaftStateMachine<Types> for State {
                     let reply = match &mut slots {
                         Slots::Cell => held.machine.apply(version, command),
                         Slots::Map(fetched) => fetched.apply(version, command),
+                        Slots::Tasks(changes) => held.apply_step(version, command, changes),
                     };
                     self.unsaved_bytes += command.value_bytes();
                     if let Some(record) = reply.record.as_ref().filter(|r| r.version == version) {
@@ -221,7 +238,10 @@ impl RaftStateMachine<Types> for State {
         let log_length = {
             let mut held = self.disk.held();
             held.applied = applied;
-            self.disk.save_applied(&mut held, new);
+            match &slots {
+                Slots::Tasks(changes) => self.disk.save_tasks(&mut held, changes),
+                Slots::Cell | Slots::Map(_) => self.disk.save_applied(&mut held, new),
+            }
             held.entries.len() as u64
         };
         failpoint::hit("group.after_apply");
@@ -233,9 +253,9 @@ impl RaftStateMachine<Types> for State {
         for (responder, reply) in replies {
             responder.send(reply);
         }
-        let is_long = match self.disk.group.is_map() {
-            true => log_length > MAP_LOG_ENTRIES_MAX || self.unsaved_bytes > MAP_LOG_BYTES_MAX,
-            false => log_length > LOG_ENTRIES_MAX,
+        let is_long = match self.disk.group.is_cell() {
+            true => log_length > LOG_ENTRIES_MAX,
+            false => log_length > MAP_LOG_ENTRIES_MAX || self.unsaved_bytes > MAP_LOG_BYTES_MAX,
         };
         if is_long {
             self.unsaved_bytes = 0;
@@ -255,12 +275,16 @@ impl RaftStateMachine<Types> for State {
         meta: &SnapshotMeta,
         snapshot: Arc<[u8]>,
     ) -> Result<(), io::Error> {
-        let (version, contents, record) = match self.disk.group.is_map() {
-            true => {
+        let (version, contents, record) = match self.disk.group.kind() {
+            Kind::Tasks => {
+                let (version, board) = read_tasks_snapshot(&snapshot).map_err(io::Error::other)?;
+                (version, Contents::Tasks(board), None)
+            }
+            Kind::Map => {
                 let (version, count) = read_map_snapshot(&snapshot).map_err(io::Error::other)?;
                 (version, Contents::Map { count }, None)
             }
-            false => {
+            Kind::Cell => {
                 let (version, machine) = read_snapshot(&snapshot).map_err(io::Error::other)?;
                 let record = machine.get(&[]).cloned();
                 (version, Contents::Cell(machine), record)

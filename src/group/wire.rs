@@ -8,6 +8,7 @@ use crate::machine::{Command, Record, Reply as Applied};
 
 use super::raft::{LogPosition, StoredEntry, StoredSnapshotMeta, StoredVote};
 use super::slots::{SlotsRequest, SlotsResponse};
+use super::tasks::{TasksAnswer, TasksQuery};
 
 /// The format of the frames below.
 const FRAME_VERSION: u8 = 1;
@@ -64,6 +65,16 @@ pub(crate) enum Body {
     Slots {
         at_least: Version,
         request: SlotsRequest,
+    },
+    /// To the leader of a group of tasks.
+    Tasks {
+        query: TasksQuery,
+        hops_left: u8,
+        within_ms: u64,
+    },
+    /// Which tasks have changed behind this version, as far as this voter knows?
+    TaskChanges {
+        after: Version,
     },
 }
 
@@ -126,6 +137,7 @@ pub(crate) enum Response {
         reason: String,
     },
     Slots(SlotsResponse),
+    Tasks(TasksAnswer),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -176,6 +188,14 @@ impl Request {
 }
 
 impl Response {
+    /// It is what a leader says, whoever hands it on.
+    pub(crate) fn is_of_leader(&self) -> bool {
+        matches!(
+            self,
+            Self::Committed { .. } | Self::State(_) | Self::Tasks(_)
+        )
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         codec::encode(FRAME_VERSION, self)
     }

@@ -202,6 +202,10 @@ impl Network {
         ProposalId::new(links.random(), links.me, self.node.boot, value)
     }
 
+    pub(crate) fn random_id(&self) -> [u8; 16] {
+        self.node.links.random()
+    }
+
     pub(crate) fn write_timeout(&self) -> Duration {
         self.node.write_timeout
     }

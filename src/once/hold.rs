@@ -126,7 +126,8 @@ impl Hold {
         }
     }
 
-    fn deadline(&self) -> Instant {
+    /// When the write timeout of what is begun now is over.
+    pub(crate) fn deadline(&self) -> Instant {
         Instant::now() + self.network.write_timeout()
     }
 }

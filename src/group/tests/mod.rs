@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::directory::Directory;
 use super::view::View;
 use crate::id::{GroupId, NodeId, Version};
 use crate::machine::{Command, Proposal, Reply};
@@ -34,6 +35,20 @@ const GROUP: GroupId = GroupId::from_bytes([3; 32]);
 
 fn addr(n: usize) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 100 + n as u16))
+}
+
+impl Directory {
+    /// How many groups are known here, and how many of them are of others.
+    pub(crate) fn known_groups(&self) -> (usize, usize) {
+        let groups = self.groups();
+        (groups.len(), self.counts.groups_of_others.get() as usize)
+    }
+
+    pub(crate) fn log_length(&self, id: GroupId) -> u64 {
+        self.group(id)
+            .awake()
+            .map_or(0, |replica| replica.log_length())
+    }
 }
 
 async fn voters(net: &SimNet, count: usize) -> Vec<Network> {

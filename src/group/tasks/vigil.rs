@@ -1,0 +1,149 @@
+//! What a leader has heard of executors, and since when it has known of failures, by its monotonic
+//! clock. None of it is in a log.
+//!
+//! It counts for the term that this voter leads, and no further: in another one executors may have
+//! told somebody else. It outlives the instance of a leader that sleeps, whose term goes on.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::id::{GroupId, Version};
+use crate::machine::task::{Name, Phase, Task};
+
+/// The most tasks that are watched at once, of all groups. Beyond it all begin afresh, which lets
+/// nobody be taken for dead too early.
+const WATCHED_MAX: usize = 65_536;
+
+#[derive(Default)]
+pub(in super::super) struct Vigils(Mutex<Watched>);
+
+#[derive(Default)]
+struct Watched {
+    groups: BTreeMap<GroupId, Vigil>,
+    tasks: usize,
+}
+
+#[derive(Default)]
+struct Vigil {
+    term: u64,
+    tasks: BTreeMap<Name, Known>,
+}
+
+/// Since when a task is as it is, or its executor was last heard of.
+struct Known {
+    changed: Version,
+    since: Instant,
+}
+
+impl Vigils {
+    /// Every change under this lock is whole.
+    fn watched(&self) -> MutexGuard<'_, Watched> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For how long nothing was heard of a task that runs, or waits for its next attempt. Who asks
+    /// for the first time, hears of it now.
+    pub(super) fn silent_for(
+        &self,
+        group: GroupId,
+        term: u64,
+        name: &Name,
+        task: &Task,
+    ) -> Duration {
+        let now = Instant::now();
+        let since = self.watched().since(group, term, name, task, now);
+        now.saturating_duration_since(since)
+    }
+
+    /// The executor was heard of, or the task has just become what it is.
+    pub(super) fn heard(&self, group: GroupId, term: u64, name: &Name, task: &Task) {
+        let now = Instant::now();
+        let mut watched = self.watched();
+        watched.since(group, term, name, task, now);
+        let known = watched.groups.get_mut(&group);
+        if let Some(known) = known.and_then(|vigil| vigil.tasks.get_mut(name)) {
+            known.since = now;
+        }
+    }
+}
+
+impl Watched {
+    fn since(
+        &mut self,
+        group: GroupId,
+        term: u64,
+        name: &Name,
+        task: &Task,
+        now: Instant,
+    ) -> Instant {
+        if self.tasks >= WATCHED_MAX {
+            *self = Self::default();
+        }
+        let vigil = self.groups.entry(group).or_default();
+        if vigil.term != term {
+            self.tasks -= vigil.tasks.len();
+            *vigil = Vigil {
+                term,
+                tasks: BTreeMap::new(),
+            };
+        }
+        if !matches!(task.phase(), Phase::Running | Phase::Waiting) {
+            self.tasks -= usize::from(vigil.tasks.remove(name).is_some());
+            return now;
+        }
+        match vigil.tasks.get(name) {
+            Some(known) if known.changed == task.changed => known.since,
+            known => {
+                self.tasks += usize::from(known.is_none());
+                let changed = task.changed;
+                let known = Known {
+                    changed,
+                    since: now,
+                };
+                vigil.tasks.insert(name.clone(), known);
+                now
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::generate;
+    use super::*;
+    use crate::machine::task::Board;
+
+    const GROUP: GroupId = GroupId::from_bytes([3; 32]);
+
+    async fn pass(ms: u64) {
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silence_begins_with_the_first_look_and_anew_with_each_word_change_and_term() {
+        let vigils = Vigils::default();
+        let mut board = Board::default();
+        let task = generate::running(&mut board, "t", 1);
+        let name = "t".to_string();
+        let silent = |term, task: &Task| {
+            let silent = vigils.silent_for(GROUP, term, &name, task);
+            silent.as_millis() as u64
+        };
+        assert_eq!(silent(1, &task), 0);
+        pass(700).await;
+        assert_eq!(silent(1, &task), 700);
+        vigils.heard(GROUP, 1, &name, &task);
+        pass(300).await;
+        assert_eq!(silent(1, &task), 300);
+        assert_eq!(silent(2, &task), 0, "another term");
+        pass(100).await;
+        let next = generate::running(&mut board, "t", 2);
+        assert_eq!(silent(2, &next), 0, "another state");
+        pass(50).await;
+        assert_eq!(silent(2, &next), 50);
+        assert_eq!(vigils.watched().tasks, 1);
+    }
+}
