@@ -352,15 +352,7 @@ impl Directory {
             return self.births.forget(node);
         }
         if self.peers.is_voter() {
-            // What this leader left behind must be settled, or those who wait wait for ever.
-            self.for_awake(move |directory, replica| async move {
-                let leader = replica.leader();
-                let is_lost = leader
-                    .is_none_or(|leader| leader == node || !directory.peers.is_linked(leader));
-                if is_lost && !replica.leads() && replica.has_tail() {
-                    directory.settle_tail(&replica).await;
-                }
-            });
+            self.settle_left_by(node);
         }
         self.for_all(|group| {
             let followed = group.view.unfollow(node);
@@ -396,7 +388,7 @@ impl Directory {
     }
 
     /// Does something for every awake replica, a bounded number at a time.
-    fn for_awake<F, Fut>(self: &Arc<Self>, help: F)
+    pub(super) fn for_awake<F, Fut>(self: &Arc<Self>, help: F)
     where
         F: Fn(Arc<Self>, Arc<Replica>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send,

@@ -271,6 +271,9 @@ impl Peers for Voter {
     fn is_linked(&self, _: NodeId) -> bool {
         true
     }
+    fn hearing(&self, _: NodeId) -> Option<Arc<crate::group::Hearing>> {
+        None
+    }
 
     fn call(&self, node: NodeId, _: Vec<u8>) -> BoxFuture<'static, Result<Vec<u8>, CallError>> {
         futures::future::ready(Err(CallError::NoLink(node))).boxed()

@@ -210,7 +210,7 @@ fn raft_request(rng: &mut StdRng) -> RaftRequest {
     }
 }
 
-pub(crate) const BODIES: usize = 11;
+pub(crate) const BODIES: usize = 13;
 
 /// A body of each kind has a number of its own.
 pub(crate) fn kind_of_body(body: &Body) -> usize {
@@ -226,6 +226,8 @@ pub(crate) fn kind_of_body(body: &Body) -> usize {
         Body::Orphaned => 8,
         Body::Durable => 9,
         Body::Slots { .. } => 10,
+        Body::Ping => 11,
+        Body::Doubt { .. } => 12,
     }
 }
 
@@ -265,10 +267,12 @@ fn body(rng: &mut StdRng) -> Body {
         7 => Body::Update(state(rng)),
         8 => Body::Orphaned,
         9 => Body::Durable,
-        _ => Body::Slots {
+        10 => Body::Slots {
             at_least: version(rng),
             request: slots_request(rng),
         },
+        11 => Body::Ping,
+        _ => Body::Doubt { voter: node(rng) },
     }
 }
 

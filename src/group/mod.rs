@@ -13,6 +13,7 @@ mod disk;
 pub(crate) mod fuzzing;
 #[cfg(test)]
 pub(crate) mod generate;
+mod hearing;
 mod lease;
 mod log;
 mod marks;
@@ -23,6 +24,7 @@ mod pulse;
 mod push;
 mod raft;
 mod replica;
+mod replica_answers;
 mod route;
 mod runtime;
 mod serve;
@@ -41,6 +43,7 @@ pub(crate) mod wire;
 mod tests;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -49,6 +52,7 @@ use crate::id::{GroupId, NodeId};
 
 pub(crate) use census::Census;
 pub(crate) use directory::{Directory, Group, Interest};
+pub(crate) use hearing::{Asked, Hearing};
 #[cfg(test)]
 pub(crate) use raft::{StoredElectorate, StoredSnapshotMeta, StoredVote};
 pub(crate) use slots::{Decided, Range};
@@ -77,6 +81,8 @@ pub(crate) trait Peers: Send + Sync + 'static {
     fn follow_order(&self, group: &GroupId) -> Vec<NodeId>;
     /// An admitted link to `node` is up.
     fn is_linked(&self, node: NodeId) -> bool;
+    /// Whether a linked voter is heard is looked after there.
+    fn hearing(&self, voter: NodeId) -> Option<Arc<Hearing>>;
     /// Asks `node` and waits for its answer, for ever if need be: callers have deadlines.
     fn call(&self, node: NodeId, frame: Vec<u8>) -> BoxFuture<'static, Result<Vec<u8>, CallError>>;
     /// Runs a task until it ends or the node is shut down.
@@ -89,6 +95,12 @@ pub(crate) trait Peers: Send + Sync + 'static {
     /// This node belongs to the electorate.
     fn is_voter(&self) -> bool {
         self.voters().contains(&self.me())
+    }
+
+    /// A voter is linked and not suspected to be gone, or this node itself.
+    fn is_live(&self, voter: NodeId) -> bool {
+        let hearing = self.hearing(voter);
+        voter == self.me() || hearing.is_some_and(|hearing| !hearing.is_suspected())
     }
 
     /// How many voters are a majority.

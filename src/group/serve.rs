@@ -13,7 +13,7 @@ use crate::probe::{Bug, planted};
 use super::ATTEMPT;
 use super::directory::{Directory, Group};
 use super::raft::StoredPayload;
-use super::replica::Lead;
+use super::replica::{Lead, Replica};
 use super::route::{Ask, NoAnswer};
 use super::slots::SlotsRequest;
 use super::sound;
@@ -54,7 +54,9 @@ fn check(group: GroupId, command: &Command) -> Result<(), &'static str> {
 fn is_of_voters(body: &Body) -> bool {
     match body {
         Body::Raft(_) | Body::Status | Body::Durable | Body::Update(_) | Body::Orphaned => true,
-        Body::Propose { .. }
+        Body::Ping
+        | Body::Doubt { .. }
+        | Body::Propose { .. }
         | Body::Settle { .. }
         | Body::Barrier { .. }
         | Body::Subscribe { .. }
@@ -135,6 +137,11 @@ impl Directory {
                 self.orphaned_by(peer);
                 return Ok(Response::Done);
             }
+            Body::Ping => return Ok(Response::Done),
+            Body::Doubt { voter } => {
+                self.doubted(voter).await;
+                return Ok(Response::Done);
+            }
             _ => {}
         }
         // What follows is for voters that may vote.
@@ -157,6 +164,9 @@ impl Directory {
                     show(&group, &message);
                 }
                 let replica = self.wake(&group).await?;
+                if matches!(message, RaftRequest::Vote { pre: true, .. }) {
+                    self.free_of_lost_leader(&replica, peer).await;
+                }
                 return replica.answer(message).await.map(Response::Raft);
             }
             Body::Status => {
@@ -215,7 +225,11 @@ impl Directory {
                 self.answer_slots(&group, at_least, request, Some(peer))
                     .await?
             }
-            Body::Unsubscribe { .. } | Body::Update(_) | Body::Orphaned => None,
+            Body::Unsubscribe { .. }
+            | Body::Update(_)
+            | Body::Orphaned
+            | Body::Ping
+            | Body::Doubt { .. } => None,
         };
         Ok(served.unwrap_or(Response::Unclear))
     }
@@ -282,12 +296,13 @@ impl Directory {
             let known = replica.leader().filter(|leader| *leader != me);
             if let Some(leader) = known.filter(|_| !replica.leads())
                 && !failed.contains(&leader)
-                && !self.peers().is_linked(leader)
+                && !self.peers().is_live(leader)
                 && hops_left > 0
             {
                 // It may live and be seen by others; electing ourselves would depose it.
                 failed.push(leader);
-                for relay in self.peers().linked_voters() {
+                let relays = self.peers().linked_voters().into_iter();
+                for relay in relays.filter(|relay| self.peers().is_live(*relay)) {
                     let patience =
                         deadline.min(Instant::now() + ask.patience(ATTEMPT, hops_left - 1));
                     let answer = self.ask(relay, group, &ask, hops_left - 1, patience).await;
@@ -297,8 +312,7 @@ impl Directory {
                 }
             }
             let election = deadline.min(Instant::now() + ATTEMPT);
-            let may_lead =
-                |voter: NodeId| !failed.contains(&voter) && self.peers().is_linked(voter);
+            let may_lead = |voter: NodeId| !failed.contains(&voter) && self.peers().is_live(voter);
             match replica.find_leader(election, asker, may_lead).await {
                 Lead::Me => {
                     return Some(match &ask {
@@ -314,7 +328,7 @@ impl Directory {
                             return Some(answer);
                         }
                         // A link that is replaced by another loses what is under way.
-                        Err(NoAnswer::Link) if !broke && self.peers().is_linked(leader) => {
+                        Err(NoAnswer::Link) if !broke && self.peers().is_live(leader) => {
                             broke = true;
                         }
                         _ => {
@@ -331,6 +345,18 @@ impl Directory {
             if Instant::now() >= deadline {
                 return None;
             }
+        }
+    }
+
+    /// A candidate asks whether it may be elected. While this voter's lease lasts it would say no,
+    /// also if the leader is gone: so look.
+    async fn free_of_lost_leader(self: &Arc<Self>, replica: &Replica, candidate: NodeId) {
+        let leader = replica.leader();
+        let other = leader.filter(|leader| *leader != candidate && *leader != self.peers().me());
+        if let Some(leader) = other
+            && !self.is_heard(leader).await
+        {
+            replica.free_of(leader).await;
         }
     }
 

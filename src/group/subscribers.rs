@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::id::{GroupId, NodeId};
+use crate::id::NodeId;
 
 use super::directory::{Directory, Group};
 use super::push::Pusher;
@@ -121,7 +121,7 @@ impl Directory {
 
     /// Until the peer knows, it waits for what nobody sends. One whose link drops notices by itself.
     async fn tell_orphan(self: &Arc<Self>, peer: NodeId) {
-        let request = Request::new(GroupId::from_bytes([0; 32]), Body::Orphaned).encode();
+        let request = Request::to_node(Body::Orphaned).encode();
         while self.peers().is_linked(peer) {
             let call = self.peers().call(peer, request.clone());
             let told = timeout(Duration::from_millis(ORPHAN_MS), call).await;

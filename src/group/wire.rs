@@ -65,6 +65,12 @@ pub(crate) enum Body {
         at_least: Version,
         request: SlotsRequest,
     },
+    /// Are you there? Of no group, as the next.
+    Ping,
+    /// This voter does not answer me: look whether it answers you.
+    Doubt {
+        voter: NodeId,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -164,6 +170,11 @@ impl Request {
             group,
             body,
         }
+    }
+
+    /// About no group, but the nodes.
+    pub(crate) fn to_node(body: Body) -> Self {
+        Self::new(GroupId::from_bytes([0; 32]), body)
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
