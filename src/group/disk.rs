@@ -2,8 +2,8 @@
 //! awake replica works on.
 //!
 //! Keys, behind `g` and the group id: `v` vote, `e` + index log entry, `p` purge position,
-//! `m` electorate, `a` applied position, `r` + slot record. Every value carries a version byte
-//! and an epoch.
+//! `m` electorate, `a` applied position, `r` + slot record; or `s` alone, all of that of a cell that
+//! sleeps (`seal.rs`). Every value carries a version byte and an epoch.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -19,6 +19,7 @@ use crate::store::{Batch, Durability, Store, StoreFailed};
 
 use super::census::Census;
 use super::raft::{LogPosition, StoredElectorate, StoredEntry, StoredPayload, StoredVote};
+use super::seal::{SEALED, Sealed};
 use super::slots::{COUNT, Decided, Ledger, find_without_slots};
 use super::sound;
 use super::state::Contents;
@@ -62,6 +63,8 @@ pub(crate) struct Held {
     pub(crate) count: u64,
     /// The genesis entry is on disk, or does not need to be.
     pub(crate) born: bool,
+    /// On disk it is one value.
+    pub(crate) sealed: bool,
 }
 
 impl Held {
@@ -94,6 +97,7 @@ impl Held {
             machine: Machine::default(),
             count: 0,
             born: false,
+            sealed: false,
         }
     }
 
@@ -159,6 +163,13 @@ impl Disk {
         };
         if found.is_empty() {
             return Ok(Held::newborn(voters, first));
+        }
+        if let [(only, value)] = found.as_slice()
+            && only[prefix.len()..] == [SEALED]
+        {
+            let held = unpack::<Sealed>(group, value)?.open();
+            sound::check_stored(&held).map_err(|what| broken(group, what))?;
+            return Ok(held);
         }
         let mut held = Held {
             entries: BTreeMap::new(),
@@ -246,13 +257,34 @@ impl Disk {
             if let Some(genesis) = held.entries.get(&LogPosition::GENESIS.index) {
                 batch.put(self.entry_key(0), pack(genesis));
             }
-            batch.put(self.key(ELECTORATE, &[]), pack(&held.electorate));
-            batch.put(self.key(APPLIED, &[]), pack(&held.applied));
-            if let Some(vote) = &held.vote {
-                batch.put(self.key(VOTE, &[]), pack(vote));
+            self.put_frame(&mut batch, held);
+        }
+        if held.sealed {
+            held.sealed = false;
+            batch.delete(self.key(SEALED, &[]));
+            self.put_frame(&mut batch, held);
+            if let Some(purged) = &held.purged {
+                batch.put(self.key(PURGED, &[]), pack(purged));
+            }
+            for (slot, record) in held.machine.records() {
+                batch.put(self.key(RECORD, slot), pack(record.as_ref()));
             }
         }
         batch
+    }
+
+    fn put_frame(&self, batch: &mut Batch, held: &Held) {
+        batch.put(self.key(ELECTORATE, &[]), pack(&held.electorate));
+        batch.put(self.key(APPLIED, &[]), pack(&held.applied));
+        if let Some(vote) = &held.vote {
+            batch.put(self.key(VOTE, &[]), pack(vote));
+        }
+    }
+
+    /// All keys of a group.
+    pub(super) fn keys(store: &Store, group: GroupId) -> Result<Vec<Vec<u8>>, StoreFailed> {
+        let found = store.scan(&key(group, None, &[]))?;
+        Ok(found.into_iter().map(|(key, _)| key).collect())
     }
 
     /// Whether this is a newborn group that `me` leads by birth.

@@ -27,6 +27,7 @@ mod replica;
 mod replica_answers;
 mod route;
 mod runtime;
+mod seal;
 mod serve;
 mod sleep;
 mod slots;

@@ -12,14 +12,16 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use tokio::time::timeout;
 
-use crate::id::NodeId;
+use crate::id::{GroupId, NodeId};
 use crate::probe::{self, Bug, planted};
+use crate::store::Store;
 
 use super::ATTEMPT;
+use super::berth::Past;
 use super::directory::{Directory, GROUPS_AT_ONCE, Group};
 use super::raft::LogPosition;
 use super::replica::Replica;
-use super::wake::{Change, settle};
+use super::wake::{Change, ended};
 use super::wire::{Body, Request, Response};
 
 /// A replica that nobody has used for so long may fall asleep.
@@ -156,11 +158,27 @@ impl Directory {
         } else if change.past.end().is_some_and(|end| !end.is_reached()) {
             return Err("an instance that was given up has not ended yet".into());
         }
-        in_time(settle(&mut change.past, store)).await??;
+        in_time(self.settle_and_seal(&mut change.past, store, group.id())).await??;
         change.past.slept(led);
         self.berths.free(group.id());
         probe::count("groups put to sleep");
         tracing::debug!(group = ?group.id(), "replica asleep");
+        Ok(())
+    }
+
+    /// The seal is written before the instance counts as settled: whoever starts the next one,
+    /// should this be cut short, flushes the store first.
+    async fn settle_and_seal(
+        &self,
+        past: &mut Past,
+        store: &Store,
+        group: GroupId,
+    ) -> Result<(), String> {
+        ended(past, store).await?;
+        self.seal(store, group).await?;
+        if past.end().is_some() {
+            past.settle();
+        }
         Ok(())
     }
 

@@ -222,13 +222,21 @@ fn in_use(group: &Group) -> Option<Arc<Replica>> {
 }
 
 /// Waits until the instance before is gone and all that it has written is visible in the store.
-pub(super) async fn settle(past: &mut Past, store: &Store) -> Result<(), String> {
+pub(super) async fn ended(past: &Past, store: &Store) -> Result<(), String> {
     if let Some(end) = past.end() {
         end.reached().await;
         // Without this a load could miss what is queued, and it would come to be on the disk
         // behind the back of the next instance.
         let flushed = store.flush().await;
         flushed.map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+/// The same, and notes it: the next instance may start.
+pub(super) async fn settle(past: &mut Past, store: &Store) -> Result<(), String> {
+    if past.end().is_some() {
+        ended(past, store).await?;
         past.settle();
     }
     Ok(())

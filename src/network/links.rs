@@ -1,5 +1,5 @@
-//! The admitted connections of this node: at most one a peer, kept up by redialing, and the
-//! [`Peers`] that groups talk to.
+//! The admitted connections of this node: at most one a peer, kept up by redialing, and how requests
+//! on them are answered.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -20,7 +20,7 @@ use super::past::BootId;
 use super::proof::Kind;
 use crate::codec::FRAME_BYTES_MAX;
 use crate::group::wire::Request;
-use crate::group::{Directory, Hearing, Peers};
+use crate::group::{Directory, Hearing};
 use crate::id::NodeId;
 use crate::limits::Limits;
 use crate::metrics::Counts;

@@ -12,6 +12,7 @@ mod hops;
 mod limits;
 mod restarts;
 mod schedules;
+mod seal;
 mod sleep;
 mod sleep_links;
 mod sleep_races;
