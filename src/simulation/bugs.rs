@@ -29,7 +29,7 @@ pub(super) const BUGS: [(Bug, &str); 28] = [
     (Bug::InitKeepsItsOwn, "agreement"),
     (Bug::FollowersNotTold, "not told"),
     (Bug::StreamSkips, "stream"),
-    (Bug::SealForgetsVote, "one vote a term"),
+    (Bug::SealForgetsVote, "not told"),
     (Bug::SnapshotUnfilled, "stream"),
     (Bug::ValueChanged, "validity"),
     (Bug::OfflineForgets, "stability"),
