@@ -210,9 +210,18 @@ impl Replica {
         asker: Option<NodeId>,
         may_lead: impl Fn(NodeId) -> bool,
     ) -> Lead {
-        if let Some(lead) = self.known_lead(&may_lead) {
-            return lead;
+        match self.known_lead(&may_lead) {
+            Some(lead) => lead,
+            None => Box::pin(self.elect(deadline, asker, may_lead)).await,
         }
+    }
+
+    async fn elect(
+        &self,
+        deadline: Instant,
+        asker: Option<NodeId>,
+        may_lead: impl Fn(NodeId) -> bool,
+    ) -> Lead {
         let _one_at_a_time = match timeout_at(deadline, self.electing.lock()).await {
             Ok(guard) => guard,
             Err(_) => return Lead::Nobody,

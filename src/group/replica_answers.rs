@@ -56,9 +56,9 @@ impl Replica {
                     leadership_transfer: transfer,
                 };
                 let answer = if pre {
-                    self.raft.pre_vote(request).await
+                    Box::pin(self.raft.pre_vote(request)).await
                 } else {
-                    self.raft.vote(request).await
+                    Box::pin(self.raft.vote(request)).await
                 };
                 let answer = answer.map_err(|error| error.to_string())?;
                 if answer.vote_granted && !pre {
@@ -77,7 +77,7 @@ impl Replica {
                     meta: SnapshotMeta::from(&meta),
                     snapshot: data,
                 };
-                let answer = self.raft.install_full_snapshot(vote.into(), snapshot).await;
+                let answer = Box::pin(self.raft.install_full_snapshot(vote.into(), snapshot)).await;
                 let answer = answer.map_err(|error| error.to_string())?;
                 Ok(RaftResponse::Snapshot {
                     vote: (&answer.vote).into(),
@@ -86,7 +86,7 @@ impl Replica {
             RaftRequest::Transfer { from, to, last } => {
                 let from: Vote = StoredVote::into(from);
                 let request = TransferLeaderRequest::new(from, to.as_u64(), last.map(Into::into));
-                let answer = self.raft.handle_transfer_leader(request).await;
+                let answer = Box::pin(self.raft.handle_transfer_leader(request)).await;
                 Ok(match answer.map_err(|error| error.to_string())? {
                     Ok(()) => RaftResponse::Transferred,
                     Err(_) => RaftResponse::NotTransferred,

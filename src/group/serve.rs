@@ -139,7 +139,7 @@ impl Directory {
             }
             Body::Ping => return Ok(Response::Done),
             Body::Doubt { voter } => {
-                self.doubted(voter).await;
+                Box::pin(self.doubted(voter)).await;
                 return Ok(Response::Done);
             }
             _ => {}
@@ -165,7 +165,7 @@ impl Directory {
                 }
                 let replica = self.wake(&group).await?;
                 if matches!(message, RaftRequest::Vote { pre: true, .. }) {
-                    self.free_of_lost_leader(&replica, peer).await;
+                    Box::pin(self.free_of_lost_leader(&replica, peer)).await;
                 }
                 return replica.answer(message).await.map(Response::Raft);
             }
@@ -188,32 +188,26 @@ impl Directory {
                 tracing::debug!(group = ?id, %command, %peer, hops_left, "asked to commit");
                 let asked = Ask::Commit(command);
                 let from = Some(peer);
-                self.serve(&group, asked, hops_left, deadline(within_ms), from)
-                    .await
+                let within = deadline(within_ms);
+                Box::pin(self.serve(&group, asked, hops_left, within, from)).await
             }
             Body::Settle {
                 hops_left,
                 within_ms,
             } => {
                 let from = Some(peer);
-                self.serve(
-                    &group,
-                    Ask::Settle(Slot::new()),
-                    hops_left,
-                    deadline(within_ms),
-                    from,
-                )
-                .await
+                let (asked, within) = (Ask::Settle(Slot::new()), deadline(within_ms));
+                Box::pin(self.serve(&group, asked, hops_left, within, from)).await
             }
             Body::Barrier { within_ms } => {
-                let passed = self.barrier(&group, deadline(within_ms)).await;
+                let passed = Box::pin(self.barrier(&group, deadline(within_ms))).await;
                 passed.ok().map(Response::State)
             }
             Body::Subscribe { number } => {
                 // Registered first, read after: nothing falls in between.
                 self.subscribe(peer, number, &group)?;
-                self.follow_around_gaps(&group).await;
-                let current = self.current(&group, deadline(SUBSCRIBE_MS)).await;
+                Box::pin(self.follow_around_gaps(&group)).await;
+                let current = Box::pin(self.current(&group, deadline(SUBSCRIBE_MS))).await;
                 if current.is_ok() && group.view.answer_subscription(peer, number) {
                     Some(Response::State(group.view.state()))
                 } else {
@@ -222,8 +216,7 @@ impl Directory {
                 }
             }
             Body::Slots { at_least, request } => {
-                self.answer_slots(&group, at_least, request, Some(peer))
-                    .await?
+                Box::pin(self.answer_slots(&group, at_least, request, Some(peer))).await?
             }
             Body::Unsubscribe { .. }
             | Body::Update(_)

@@ -18,7 +18,7 @@ use crate::store::Store;
 
 use super::ATTEMPT;
 use super::berth::Past;
-use super::directory::{Directory, GROUPS_AT_ONCE, Group};
+use super::directory::{Directory, Group};
 use super::raft::LogPosition;
 use super::replica::Replica;
 use super::wake::{Change, ended};
@@ -32,6 +32,9 @@ const IDLE_SOON_AFTER_MS: u64 = 1_000;
 
 /// The pause between two looks at the replicas that are awake.
 pub(crate) const SWEEP_MS: u64 = 1_000;
+
+/// How many fall asleep at a time: they share questions' round trips and syncs.
+const SLEEPS_AT_ONCE: usize = 64;
 
 /// How long each step of falling asleep may take: a disk or an instance that hangs holds up one
 /// group for so long, and no other one. A later look goes on where it was given up.
@@ -58,7 +61,7 @@ impl Directory {
             let mut resting = self.berths.all();
             resting.retain(|group| group.awake().is_none_or(|replica| self.is_idle(&replica)));
             futures::stream::iter(resting)
-                .for_each_concurrent(GROUPS_AT_ONCE, |group| async {
+                .for_each_concurrent(SLEEPS_AT_ONCE, |group| async {
                     let id = group.id();
                     // The others are to fall asleep whatever becomes of this one.
                     let rested = AssertUnwindSafe(self.rest(group)).catch_unwind().await;

@@ -58,9 +58,19 @@ impl Directory {
         cause: Cause<'_>,
     ) -> Result<(Arc<Replica>, bool), String> {
         let store = self.store()?;
-        if let Some(awake) = in_use(group) {
-            return Ok((awake, false));
+        match in_use(group) {
+            Some(awake) => Ok((awake, false)),
+            // Boxed: each message of Raft is a task, which is as large as what may come in it.
+            None => Box::pin(self.wake_from_sleep(group, cause, store)).await,
         }
+    }
+
+    async fn wake_from_sleep(
+        self: &Arc<Self>,
+        group: &Arc<Group>,
+        cause: Cause<'_>,
+        store: &Store,
+    ) -> Result<(Arc<Replica>, bool), String> {
         if planted(Bug::TwoInstances) {
             return Ok((self.start_beside(group, store).await?, false));
         }

@@ -410,3 +410,22 @@ impl Links {
         &self.unadmitted[usize::from(is_voter)]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each request is a task, also each message of Raft, and many come at once.
+    const TASK_BYTES_MAX: usize = 6 * 1024;
+
+    #[test]
+    fn the_task_of_a_request_is_small_whatever_may_come_in_it() {
+        fn bytes<F: Future>(
+            _: impl FnOnce(Arc<Links>, NodeId, Incoming, &'static Budget) -> F,
+        ) -> usize {
+            size_of::<F>()
+        }
+        let bytes = bytes(|links, peer, incoming, budget| links.answer(peer, incoming, budget));
+        assert!(bytes <= TASK_BYTES_MAX, "{bytes} bytes");
+    }
+}
