@@ -9,10 +9,12 @@ mod census;
 mod config;
 mod directory;
 mod disk;
+mod follow;
 #[cfg(any(test, all(fuzzing, feature = "testing")))]
 pub(crate) mod fuzzing;
 #[cfg(test)]
 pub(crate) mod generate;
+mod join;
 mod lease;
 mod log;
 mod marks;

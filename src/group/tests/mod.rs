@@ -7,6 +7,7 @@ mod census;
 mod cluster;
 mod crashes;
 mod failing;
+mod followers;
 mod hops;
 mod limits;
 mod restarts;
