@@ -16,18 +16,18 @@ use crate::probe::{Bug, planted};
 use crate::store::Store;
 use crate::transport::Pool;
 
+use super::Peers;
 use super::berth::Berth;
 use super::berths::Berths;
 use super::births::Births;
 use super::census::Census;
 use super::disk::{Disk, Held};
+use super::join::Joins;
 use super::push::{PUSHED_KIB_MAX, Pusher};
 use super::replica::Replica;
 use super::trouble::Trouble;
 use super::view::View;
 use super::visit::PROPOSED_BYTES_MAX;
-use super::wire::{Body, Request};
-use super::{ATTEMPT, Peers};
 
 /// How many groups at a time are helped after a link came up or went down, or put to sleep.
 pub(super) const GROUPS_AT_ONCE: usize = 16;
@@ -134,6 +134,7 @@ pub(crate) struct Directory {
     /// Voters that are helped to catch up, and whether their links came up once more meanwhile.
     pub(super) helped: Mutex<BTreeMap<NodeId, bool>>,
     subscriptions: AtomicU64,
+    pub(super) joins: Joins,
     /// How often a link to another voter came up.
     links_up: AtomicU64,
     /// What openraft's tasks report to.
@@ -197,6 +198,7 @@ impl Directory {
             settling: Arc::new(Semaphore::new(GROUPS_AT_ONCE)),
             helped: Mutex::default(),
             subscriptions: AtomicU64::new(0),
+            joins: Joins::default(),
             links_up: AtomicU64::new(0),
             quiet: super::runtime::quiet(),
         })
@@ -270,12 +272,7 @@ impl Directory {
     /// The last handle on the group is gone.
     fn leave(self: &Arc<Self>, group: Arc<Group>) {
         for (voter, number) in group.view.go_offline() {
-            let request = Request::new(group.id(), Body::Unsubscribe { number });
-            let call = self.peers.call(voter, request.encode());
-            self.peers.spawn(Box::pin(async move {
-                // If it is lost, the voter learns it from our refusal of its next update.
-                let _ = tokio::time::timeout(ATTEMPT, call).await;
-            }));
+            self.leave_at(voter, group.id(), number);
         }
         if group.view.is_wanted() {
             // Another handle was opened meanwhile.

@@ -14,7 +14,7 @@ use super::disk::{Disk, key};
 use super::raft::{StoredEntry, StoredPayload};
 use super::sound::check_message;
 use super::state::read_snapshot;
-use super::wire::{Body, HOPS_MAX, RaftRequest, Request, Response};
+use super::wire::{Body, HOPS_MAX, RaftRequest, Request, Response, Subject};
 use super::{CallError, Peers};
 use crate::id::{GroupId, NodeId, ProposalId, Version};
 use crate::limits::Limits;
@@ -35,10 +35,12 @@ pub(crate) fn request(bytes: &[u8]) {
         return;
     };
     assert_eq!(Request::decode(&request.encode()).as_ref(), Ok(&request));
-    match request.body {
-        Body::Propose { command, .. } => applied(&[(1, &command)]),
-        Body::Raft(RaftRequest::Append { entries, .. }) => entries_applied(&entries),
-        Body::Raft(RaftRequest::Snapshot { data, .. }) => snapshot(&data),
+    match request.subject {
+        Subject::One(_, Body::Propose { command, .. }) => applied(&[(1, &command)]),
+        Subject::One(_, Body::Raft(RaftRequest::Append { entries, .. })) => {
+            entries_applied(&entries);
+        }
+        Subject::One(_, Body::Raft(RaftRequest::Snapshot { data, .. })) => snapshot(&data),
         _ => {}
     }
 }
@@ -106,8 +108,8 @@ pub(crate) fn answer(bytes: &[u8]) {
 }
 
 fn may_be_true(frame: &[u8]) -> bool {
-    match Request::decode(frame).map(|request| request.body) {
-        Ok(Body::Raft(message)) => {
+    match Request::decode(frame).map(|request| request.subject) {
+        Ok(Subject::One(_, Body::Raft(message))) => {
             check_message(&message, &Voter::electorate(false), false).is_ok()
         }
         _ => false,

@@ -14,7 +14,7 @@ use crate::id::NodeId;
 
 use super::ATTEMPT;
 use super::directory::Directory;
-use super::wire::{Body, Request};
+use super::wire::{Many, Request};
 
 /// A voter that has left something unanswered and said nothing for so long is asked whether it is
 /// there.
@@ -214,7 +214,7 @@ impl Directory {
     async fn probe(self: &Arc<Self>, voter: NodeId, hearing: &Hearing, tells: bool) {
         let patience = hearing.patience();
         let asked = Instant::now();
-        let ping = Request::to_node(Body::Ping).encode();
+        let ping = Request::of_many(Many::Ping).encode();
         let call = timeout(patience, self.peers().call(voter, ping));
         tokio::pin!(call);
         let answer = match timeout(patience / TELL_PART, &mut call).await {
@@ -258,7 +258,7 @@ impl Directory {
     }
 
     fn tell_doubt(&self, voter: NodeId) {
-        let doubt = Request::to_node(Body::Doubt { voter }).encode();
+        let doubt = Request::of_many(Many::Doubt { voter }).encode();
         let others = self.peers().linked_voters().into_iter();
         for other in others.filter(|other| *other != voter) {
             let call = self.peers().call(other, doubt.clone());

@@ -9,11 +9,13 @@ mod census;
 mod config;
 mod directory;
 mod disk;
+mod follow;
 #[cfg(any(test, all(fuzzing, feature = "testing")))]
 pub(crate) mod fuzzing;
 #[cfg(test)]
 pub(crate) mod generate;
 mod hearing;
+mod join;
 mod lease;
 mod log;
 mod marks;

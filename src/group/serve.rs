@@ -20,13 +20,10 @@ use super::sound;
 use super::state::read_map_snapshot;
 use super::visit::wait_in;
 use super::wake::Cause;
-use super::wire::{Body, EPOCH, HOPS_MAX, RaftRequest, Request, Response};
+use super::wire::{Batch, Body, EPOCH, HOPS_MAX, Many, RaftRequest, Request, Response, Subject};
 
 /// The longest that a request of another node may keep this one busy, in milliseconds.
 const WITHIN_MS_MAX: u64 = 60_000;
-
-/// How long a subscriber waits for the barrier that this voter passes on its behalf.
-const SUBSCRIBE_MS: u64 = 3_000;
 
 /// A value of a map up to this size may be in the log in vain.
 const VAIN_BYTES_MAX: usize = 1024;
@@ -53,15 +50,16 @@ fn check(group: GroupId, command: &Command) -> Result<(), &'static str> {
 /// What nobody but a voter has a reason to send.
 fn is_of_voters(body: &Body) -> bool {
     match body {
-        Body::Raft(_) | Body::Status | Body::Durable | Body::Update(_) | Body::Orphaned => true,
-        Body::Ping
-        | Body::Doubt { .. }
-        | Body::Propose { .. }
-        | Body::Settle { .. }
-        | Body::Barrier { .. }
-        | Body::Subscribe { .. }
-        | Body::Unsubscribe { .. } => false,
+        Body::Raft(_) | Body::Status | Body::Durable => true,
+        Body::Propose { .. } | Body::Settle { .. } | Body::Barrier { .. } => false,
         Body::Slots { request, .. } => request.is_of_voters(),
+    }
+}
+
+fn are_of_voters(many: &Many) -> bool {
+    match many {
+        Many::Status(_) | Many::Update(_) | Many::Orphaned => true,
+        Many::Subscribe(_) | Many::Unsubscribe(_) | Many::Ping | Many::Doubt { .. } => false,
     }
 }
 
@@ -106,39 +104,28 @@ impl Directory {
 
     /// The answer, or why there is none.
     async fn handle(self: &Arc<Self>, peer: NodeId, request: Request) -> Result<Response, String> {
-        let deadline =
-            |within_ms: u64| Instant::now() + Duration::from_millis(within_ms.min(WITHIN_MS_MAX));
-        let id = request.group;
-        if !self.peers().voters().contains(&peer) && is_of_voters(&request.body) {
+        let is_of_voters = match &request.subject {
+            Subject::One(_, body) => is_of_voters(body),
+            Subject::Many(many) => are_of_voters(many),
+        };
+        if is_of_voters && !self.peers().voters().contains(&peer) {
             return Err("only voters may send this".into());
         }
-        if let Body::Propose { hops_left, .. }
-        | Body::Settle { hops_left, .. }
-        | Body::Slots {
-            request: SlotsRequest::Settle { hops_left, .. },
-            ..
-        } = request.body
-            && hops_left > HOPS_MAX
-        {
-            // Each hop may ask several voters: they multiply.
-            return Err(format!(
-                "no request is handed on more than {HOPS_MAX} times"
-            ));
+        match request.subject {
+            Subject::One(group, body) => self.handle_one(peer, group, body).await,
+            Subject::Many(many) => Box::pin(self.handle_many(peer, many)).await,
         }
-        match request.body {
-            Body::Update(state) => match self.known(id) {
-                Some(group) if !group.view.is_idle() => {
-                    group.view.observe(state.version, state.record.as_ref());
-                    return Ok(Response::Done);
-                }
-                _ => return Err("not wanted any more".into()),
-            },
-            Body::Orphaned => {
+    }
+
+    async fn handle_many(self: &Arc<Self>, peer: NodeId, many: Many) -> Result<Response, String> {
+        match many {
+            Many::Update(updates) => return Ok(self.answer_update(updates)),
+            Many::Orphaned => {
                 self.orphaned_by(peer);
                 return Ok(Response::Done);
             }
-            Body::Ping => return Ok(Response::Done),
-            Body::Doubt { voter } => {
+            Many::Ping => return Ok(Response::Done),
+            Many::Doubt { voter } => {
                 Box::pin(self.doubted(voter)).await;
                 return Ok(Response::Done);
             }
@@ -146,15 +133,49 @@ impl Directory {
         }
         // What follows is for voters that may vote.
         self.store()?;
-        if let Body::Unsubscribe { number } = request.body {
-            if let Some(group) = self.known(id) {
-                self.unsubscribe(peer, number, &group);
-                self.forget_idle(group);
+        Ok(match many {
+            Many::Status(groups) => {
+                let mut standings = Vec::with_capacity(groups.len());
+                for id in groups.into_vec() {
+                    let standing = match self.visit(peer, id) {
+                        Ok(group) => self.standing(&group).await,
+                        Err(_) => None,
+                    };
+                    standings.push(standing.map(|(standing, _)| standing));
+                }
+                Response::Standings(Batch::new(standings))
             }
-            return Ok(Response::Done);
+            Many::Subscribe(wishes) => Box::pin(self.answer_subscribe(peer, wishes)).await,
+            Many::Unsubscribe(ends) => self.answer_unsubscribe(peer, ends),
+            Many::Update(_) | Many::Orphaned | Many::Ping | Many::Doubt { .. } => Response::Unclear,
+        })
+    }
+
+    async fn handle_one(
+        self: &Arc<Self>,
+        peer: NodeId,
+        id: GroupId,
+        body: Body,
+    ) -> Result<Response, String> {
+        let deadline =
+            |within_ms: u64| Instant::now() + Duration::from_millis(within_ms.min(WITHIN_MS_MAX));
+        if let Body::Propose { hops_left, .. }
+        | Body::Settle { hops_left, .. }
+        | Body::Slots {
+            request: SlotsRequest::Settle { hops_left, .. },
+            ..
+        } = body
+            && hops_left > HOPS_MAX
+        {
+            // Each hop may ask several voters: they multiply.
+            return Err(format!(
+                "no request is handed on more than {HOPS_MAX} times"
+            ));
         }
+        // All of this is for voters that may vote.
+        self.store()?;
         let group = self.visit(peer, id)?;
-        let served = match request.body {
+        let served = match body {
             Body::Raft(message) => {
                 if let Err(reason) = self.check_message(&group, &message) {
                     tracing::warn!(%peer, group = ?id, reason, "refused a message of Raft");
@@ -203,26 +224,9 @@ impl Directory {
                 let passed = Box::pin(self.barrier(&group, deadline(within_ms))).await;
                 passed.ok().map(Response::State)
             }
-            Body::Subscribe { number } => {
-                // Registered first, read after: nothing falls in between.
-                self.subscribe(peer, number, &group)?;
-                Box::pin(self.follow_around_gaps(&group)).await;
-                let current = Box::pin(self.current(&group, deadline(SUBSCRIBE_MS))).await;
-                if current.is_ok() && group.view.answer_subscription(peer, number) {
-                    Some(Response::State(group.view.state()))
-                } else {
-                    self.give_up_subscription(peer, number, &group);
-                    None
-                }
-            }
             Body::Slots { at_least, request } => {
                 Box::pin(self.answer_slots(&group, at_least, request, Some(peer))).await?
             }
-            Body::Unsubscribe { .. }
-            | Body::Update(_)
-            | Body::Orphaned
-            | Body::Ping
-            | Body::Doubt { .. } => None,
         };
         Ok(served.unwrap_or(Response::Unclear))
     }

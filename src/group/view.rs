@@ -144,7 +144,9 @@ impl View {
             grows
         });
         if grown && !planted(Bug::FollowersNotTold) {
-            for subscription in self.inner().subscribers.values() {
+            // Who is not answered yet will be, with what stands then.
+            let inner = self.inner();
+            for subscription in inner.subscribers.values().filter(|known| known.answered) {
                 subscription.pusher.mark(self.group);
             }
         }
@@ -262,6 +264,14 @@ impl View {
         self.inner().following.remove(&voter).is_some()
     }
 
+    /// The same, unless it is followed by another subscription.
+    pub(crate) fn unfollow_if(&self, voter: NodeId, number: u64) {
+        let mut inner = self.inner();
+        if inner.following.get(&voter) == Some(&number) {
+            inner.following.remove(&voter);
+        }
+    }
+
     /// Tells `peer` of every commit from now on, unless a newer subscription of it does.
     pub(crate) fn subscribe(&self, peer: NodeId, number: u64, pusher: Arc<Pusher>) {
         let mut inner = self.inner();
@@ -280,14 +290,26 @@ impl View {
     }
 
     /// `peer` is about to be told that subscription `number` stands; whether it, or a newer one,
-    /// still does.
-    pub(crate) fn answer_subscription(&self, peer: NodeId, number: u64) -> bool {
+    /// still does. What is read after this is to be told, what comes later is pushed.
+    pub(crate) fn answer_subscription(&self, peer: NodeId, number: u64, with_record: bool) -> bool {
         let mut inner = self.inner();
         let known = inner.subscribers.get_mut(&peer);
         known.is_some_and(|known| {
-            known.answered |= known.number == number;
+            if known.number == number {
+                known.answered = true;
+                if with_record {
+                    known.pusher.confirmed(self.group);
+                }
+            }
             known.number >= number
         })
+    }
+
+    /// There is something that `peer` was not told.
+    pub(crate) fn push_to(&self, peer: NodeId) {
+        if let Some(subscription) = self.inner().subscribers.get(&peer) {
+            subscription.pusher.mark(self.group);
+        }
     }
 
     /// Ends the subscription of `peer`, unless it is newer than `number`. Whether it is ended.
@@ -416,7 +438,7 @@ mod tests {
         for number in [3, 3] {
             view.subscribe(peer, number, pusher.clone());
         }
-        assert!(view.answer_subscription(peer, 3));
+        assert!(view.answer_subscription(peer, 3, false));
         assert!(!view.give_up_subscription(peer, 3));
         view.subscribe(peer, 3, pusher.clone());
         assert!(!view.give_up_subscription(peer, 3), "nor a third time");
@@ -425,7 +447,7 @@ mod tests {
         // One that nobody was told of ends, and is not answered well afterwards.
         view.subscribe(peer, 4, pusher.clone());
         assert!(view.give_up_subscription(peer, 4));
-        assert!(!view.answer_subscription(peer, 4));
+        assert!(!view.answer_subscription(peer, 4, false));
         assert!(view.is_idle());
     }
 

@@ -8,6 +8,7 @@ mod cluster;
 mod crashes;
 mod failing;
 mod failover;
+mod followers;
 mod hops;
 mod limits;
 mod restarts;

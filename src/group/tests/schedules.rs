@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::codec::{FRAME_BYTES_MAX, VALUE_BYTES_CAP};
 use crate::group::raft::{LogPosition, StoredEntry, StoredPayload, StoredVote};
-use crate::group::wire::{Body, RaftRequest, Request, Response};
+use crate::group::wire::{Batch, Body, Many, RaftRequest, Request, Response};
 use crate::id::NodeId;
 
 pub(super) async fn settled(net: &SimNet, count: usize) -> Vec<Network> {
@@ -311,8 +311,8 @@ async fn requests_that_come_to_nothing_leave_no_group_behind() {
     net.cut(addr(0), addr(2));
     tokio::time::sleep(Duration::from_secs(5)).await;
     for n in 0..100 {
-        let subscribe = Body::Subscribe { number: 1 };
-        let frame = Request::new(GroupId::from_bytes([n; 32]), subscribe).encode();
+        let wishes = vec![(GroupId::from_bytes([n; 32]), 1); 1 + usize::from(n) % 3];
+        let frame = Request::of_many(Many::Subscribe(Batch::new(wishes))).encode();
         let peers = observer.directory().peers();
         let _ = peers.call(nodes[0].node_id(), frame).await.unwrap();
     }

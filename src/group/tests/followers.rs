@@ -1,0 +1,240 @@
+//! Many groups that one node follows: few tasks, few messages, and nothing missed.
+
+use super::cluster::until;
+use super::schedules::{observer, set, settled};
+use super::*;
+use crate::group::Interest;
+use crate::group::raft::{LogPosition, StoredEntry, StoredPayload, StoredVote};
+use crate::group::wire::{GROUPS_A_FRAME, RECORD_BYTES_A_FRAME, RaftRequest};
+
+fn group(n: usize) -> GroupId {
+    GroupId::from_bytes(*blake3::hash(&n.to_le_bytes()).as_bytes())
+}
+
+fn open(node: &Network, count: usize) -> Vec<Interest> {
+    (0..count).map(|n| node.open(group(n))).collect()
+}
+
+async fn all_online(interests: &[Interest]) {
+    until("all are online", || {
+        interests.iter().all(|interest| interest.view().is_online())
+    })
+    .await;
+}
+
+async fn all_know(interests: &[Interest]) {
+    until("all know the value", || {
+        let mut records = interests.iter().map(|interest| interest.view().record());
+        records.all(|record| record.is_some())
+    })
+    .await;
+}
+
+/// Decides groups through a voter, all at once.
+async fn decide(node: &Network, groups: impl Iterator<Item = usize>, bytes: usize) {
+    let written = groups.map(|n| async move {
+        let interest = node.open(group(n));
+        let command = set(node, b"", vec![n as u8; bytes]);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let written = node.directory();
+        let written = written.propose(interest.group(), command, deadline);
+        written.await.unwrap();
+    });
+    futures::future::join_all(written).await;
+}
+
+fn tasks() -> usize {
+    tokio::runtime::Handle::current()
+        .metrics()
+        .num_alive_tasks()
+}
+
+/// A frame to the voter and back, and one barrier of the voter, which asks two others.
+const MESSAGES_A_FRAME: u64 = 2 + 4;
+
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_cells_are_opened_and_closed_in_a_few_frames() {
+    const COUNT: usize = 10_000;
+    let net = SimNet::new(1);
+    let nodes = settled(&net, 3).await;
+    let observer = observer(&net, &nodes).await;
+    let (sent, before) = (net.counts().delivered, tasks());
+    let interests = open(&observer, COUNT);
+    assert!(tasks() <= before + 1, "one task for all of them");
+    all_online(&interests).await;
+    // Each voter has a third of them, and a last frame that is not full.
+    let frames = (COUNT / GROUPS_A_FRAME + 3) as u64;
+    let opened = net.counts().delivered - sent;
+    assert!(opened <= frames * MESSAGES_A_FRAME, "{opened} messages");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(tasks(), before + 3, "one task for each voter that tells it");
+
+    let sent = net.counts().delivered;
+    drop(interests);
+    assert!(tasks() <= before + 4, "one task for all of them");
+    until("nothing is left of them", || {
+        let mut nodes = nodes.iter().chain([&observer]);
+        nodes.all(|node| node.directory().known_groups() == (0, 0))
+    })
+    .await;
+    let closed = net.counts().delivered - sent;
+    assert!(closed <= frames * 2, "{closed} messages");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cell_that_is_opened_alone_waits_for_two_round_trips() {
+    let net = SimNet::new(1);
+    let nodes = settled(&net, 3).await;
+    let observer = observer(&net, &nodes).await;
+    let hop = Duration::from_millis(20);
+    net.set_delay(hop, hop);
+    for n in 0..4 {
+        let began = Instant::now();
+        let interest = observer.open(group(n));
+        online(interest.view()).await;
+        assert!(began.elapsed() <= 4 * hop + Duration::from_millis(1));
+        // What comes while others are on their way does not wait for them.
+        let others: Vec<_> = (0..3)
+            .map(|m| observer.open(group(10 + 4 * n + m)))
+            .collect();
+        tokio::time::sleep(hop / 2).await;
+        let began = Instant::now();
+        let late = observer.open(group(100 + n));
+        online(late.view()).await;
+        assert!(began.elapsed() <= 4 * hop + Duration::from_millis(1));
+        all_online(&others).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn decided_cells_come_online_with_their_values_whatever_they_weigh() {
+    let net = SimNet::new(1);
+    let nodes = settled(&net, 3).await;
+    decide(&nodes[0], 0..300, 10).await;
+    decide(&nodes[0], 300..330, RECORD_BYTES_A_FRAME / 4).await;
+    decide(&nodes[0], 330..332, 3 * RECORD_BYTES_A_FRAME).await;
+    let observer = observer(&net, &nodes).await;
+    let interests = open(&observer, 332);
+    for interest in &interests {
+        online(interest.view()).await;
+        assert!(interest.view().record().is_some());
+    }
+    // They were answered, so nobody pushed them as well.
+    let pushed = |node: &Network| node.directory().counts.updates_pushed.get();
+    assert_eq!(nodes.iter().map(pushed).sum::<u64>(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_decided_at_once_is_told_in_a_few_frames() {
+    let net = SimNet::new(1);
+    let nodes = settled(&net, 3).await;
+    let observer = observer(&net, &nodes).await;
+    let interests = open(&observer, 400);
+    all_online(&interests).await;
+    // Nothing reaches the observer before all is decided.
+    for n in 0..3 {
+        net.cut(addr(n), observer.local_addr());
+    }
+    decide(&nodes[0], 0..400, 10).await;
+    let sent = net.counts().delivered;
+    for n in 0..3 {
+        net.heal(addr(n), observer.local_addr());
+    }
+    all_know(&interests).await;
+    let told = net.counts().delivered - sent;
+    assert!(told <= 100, "{told} messages");
+}
+
+/// A record that does not fit beside others goes alone, and holds up none of them.
+#[tokio::test(start_paused = true)]
+async fn large_and_small_values_are_pushed() {
+    let net = SimNet::new(1);
+    let nodes = settled(&net, 3).await;
+    let observer = observer(&net, &nodes).await;
+    let interests = open(&observer, 60);
+    all_online(&interests).await;
+    let small = decide(&nodes[0], (0..60).filter(|n| n % 3 > 0), 10);
+    let large = decide(
+        &nodes[1],
+        (0..60).filter(|n| n % 3 == 0),
+        RECORD_BYTES_A_FRAME,
+    );
+    tokio::join!(small, large);
+    all_know(&interests).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_cells_move_from_a_lost_voter_and_miss_nothing() {
+    for gone in 0..3 {
+        let net = SimNet::new(gone as u64);
+        let nodes = settled(&net, 3).await;
+        let observer = observer(&net, &nodes).await;
+        let interests = open(&observer, 600);
+        all_online(&interests).await;
+        net.isolate(addr(gone));
+        decide(&nodes[(gone + 1) % 3], 0..300, 10).await;
+        all_online(&interests).await;
+        all_know(&interests[..300]).await;
+        decide(&nodes[(gone + 2) % 3], 300..600, 10).await;
+        all_know(&interests).await;
+        net.heal_all();
+    }
+}
+
+/// The voter that leads is out of sight of another one, where the observer follows.
+#[tokio::test(start_paused = true)]
+async fn a_voter_follows_many_cells_around_a_gap() {
+    let net = SimNet::new(1);
+    let nodes = settled(&net, 3).await;
+    let observer = observer(&net, &nodes).await;
+    let interests = open(&observer, 300);
+    let own = open(&nodes[0], 300);
+    all_online(&interests).await;
+    all_online(&own).await;
+    net.cut(addr(0), addr(1));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let before = tasks();
+    decide(&nodes[2], 0..300, 10).await;
+    all_know(&interests).await;
+    all_know(&own).await;
+    net.heal_all();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert!(tasks() <= before + 10, "{} after {before}", tasks());
+}
+
+/// One of many needs a leader: the others do not wait for it.
+#[tokio::test(start_paused = true)]
+async fn a_tail_is_settled_for_its_cell_alone() {
+    let net = SimNet::new(1);
+    let nodes = settled(&net, 3).await;
+    let directory = nodes[2].directory().clone();
+    let tail = directory.group(group(7));
+    let replica = directory.wake(&tail).await.unwrap();
+    let append = RaftRequest::Append {
+        vote: StoredVote {
+            term: 5,
+            node: nodes[0].node_id(),
+            committed: true,
+        },
+        prev: Some(LogPosition::GENESIS),
+        entries: vec![StoredEntry {
+            at: LogPosition { term: 5, index: 1 },
+            payload: StoredPayload::Command(set(&nodes[0], b"", vec![7])),
+        }],
+        committed: Some(LogPosition::GENESIS),
+    };
+    replica.answer(append).await.unwrap();
+    drop(replica);
+    // Else one that has applied all of its log and one that knows nothing would do.
+    net.isolate(addr(0));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let observer = Network::join_simulated(nodes[1].ticket(), &net)
+        .await
+        .unwrap();
+    let interests = open(&observer, 50);
+    all_online(&interests).await;
+    assert_eq!(
+        interests[7].view().record().unwrap().proposal.value[0],
+        7_u8
+    );
+}
