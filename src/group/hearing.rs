@@ -298,6 +298,7 @@ mod tests {
     async fn a_suspicion_ends_with_the_next_word_and_leaves_more_patience() {
         let hearing = Arc::new(Hearing::new(ms(1)));
         assert_eq!(hearing.patience(), ms(100));
+        tokio::time::advance(ms(1)).await;
         let asked = Instant::now();
         tokio::time::advance(ms(100)).await;
         assert!(hearing.missed(asked));
