@@ -19,7 +19,7 @@ use crate::store::{Batch, Durability, Store, StoreFailed};
 
 use super::census::Census;
 use super::raft::{LogPosition, StoredElectorate, StoredEntry, StoredPayload, StoredVote};
-use super::seal::{SEALED, Sealed};
+use super::seal::{SEALED, Sealed, put_frame, unseal};
 use super::slots::{COUNT, Decided, Ledger, find_without_slots};
 use super::sound;
 use super::state::Contents;
@@ -257,34 +257,12 @@ impl Disk {
             if let Some(genesis) = held.entries.get(&LogPosition::GENESIS.index) {
                 batch.put(self.entry_key(0), pack(genesis));
             }
-            self.put_frame(&mut batch, held);
+            put_frame(self.group, held, &mut batch);
         }
-        if held.sealed {
-            held.sealed = false;
-            batch.delete(self.key(SEALED, &[]));
-            self.put_frame(&mut batch, held);
-            if let Some(purged) = &held.purged {
-                batch.put(self.key(PURGED, &[]), pack(purged));
-            }
-            for (slot, record) in held.machine.records() {
-                batch.put(self.key(RECORD, slot), pack(record.as_ref()));
-            }
+        if std::mem::take(&mut held.sealed) {
+            unseal(self.group, held, &mut batch);
         }
         batch
-    }
-
-    fn put_frame(&self, batch: &mut Batch, held: &Held) {
-        batch.put(self.key(ELECTORATE, &[]), pack(&held.electorate));
-        batch.put(self.key(APPLIED, &[]), pack(&held.applied));
-        if let Some(vote) = &held.vote {
-            batch.put(self.key(VOTE, &[]), pack(vote));
-        }
-    }
-
-    /// All keys of a group.
-    pub(super) fn keys(store: &Store, group: GroupId) -> Result<Vec<Vec<u8>>, StoreFailed> {
-        let found = store.scan(&key(group, None, &[]))?;
-        Ok(found.into_iter().map(|(key, _)| key).collect())
     }
 
     /// Whether this is a newborn group that `me` leads by birth.

@@ -3,7 +3,7 @@
 //!
 //! What is there is asked for at once, and what comes meanwhile goes into the next frame.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -51,13 +51,18 @@ struct Queue {
     opened: BTreeMap<GroupId, Arc<Group>>,
     /// On a voter: to be followed around gaps, or in doubt.
     shaken: BTreeMap<GroupId, Arc<Group>>,
+    /// The same, after a pause.
+    failed: BTreeMap<GroupId, Arc<Group>>,
     /// Subscriptions to end.
     left: BTreeMap<NodeId, BTreeMap<GroupId, u64>>,
 }
 
 impl Queue {
     fn is_empty(&self) -> bool {
-        self.opened.is_empty() && self.shaken.is_empty() && self.left.is_empty()
+        self.opened.is_empty()
+            && self.shaken.is_empty()
+            && self.failed.is_empty()
+            && self.left.is_empty()
     }
 }
 
@@ -90,6 +95,14 @@ impl Directory {
                 }
             });
         }
+    }
+
+    /// It could not be followed around gaps: not at once again, or two voters that follow at each
+    /// other and get no majority would ask each other without end.
+    pub(super) fn follow_later(self: &Arc<Self>, group: Arc<Group>) {
+        self.to_do(|queue| {
+            queue.failed.insert(group.id(), group);
+        });
     }
 
     /// Ends a subscription of this node.
@@ -158,6 +171,8 @@ struct Work {
     /// What is tried again later: joins with their next pause, and on voters what is to be mended.
     paused: BTreeMap<(Instant, GroupId), (Arc<Group>, u64)>,
     shaken_later: BTreeMap<(Instant, GroupId), Arc<Group>>,
+    /// Those of `shaken_later`: each is there once.
+    are_later: BTreeSet<GroupId>,
     running: FuturesUnordered<BoxFuture<'static, Done>>,
 }
 
@@ -175,6 +190,7 @@ impl Work {
             mending: 0,
             paused: BTreeMap::new(),
             shaken_later: BTreeMap::new(),
+            are_later: BTreeSet::new(),
             running: FuturesUnordered::new(),
         }
     }
@@ -205,11 +221,12 @@ impl Work {
     }
 
     fn take_in(&mut self) {
-        let (opened, shaken, left) = {
+        let (opened, shaken, failed, left) = {
             let mut queue = self.directory.joins.queue();
             (
                 std::mem::take(&mut queue.opened),
                 std::mem::take(&mut queue.shaken),
+                std::mem::take(&mut queue.failed),
                 std::mem::take(&mut queue.left),
             )
         };
@@ -217,6 +234,9 @@ impl Work {
             self.begin(group, JOIN_PAUSE_MS);
         }
         self.shaken.extend(shaken);
+        for group in failed.into_values() {
+            self.mend_later(group);
+        }
         for (voter, groups) in left {
             let lane = self.lanes.entry(voter).or_default();
             for (group, number) in groups {
@@ -235,6 +255,7 @@ impl Work {
             && entry.key().0 <= now
         {
             let ((_, id), group) = entry.remove_entry();
+            self.are_later.remove(&id);
             self.shaken.insert(id, group);
         }
     }
@@ -329,11 +350,17 @@ impl Work {
             Done::Mended { failed } => {
                 self.mending -= 1;
                 for group in failed {
-                    let pause_ms = MEND_PAUSE_MS + self.directory.peers().jitter_ms(MEND_PAUSE_MS);
-                    let at = Instant::now() + Duration::from_millis(pause_ms);
-                    self.shaken_later.insert((at, group.id()), group);
+                    self.mend_later(group);
                 }
             }
+        }
+    }
+
+    fn mend_later(&mut self, group: Arc<Group>) {
+        if self.are_later.insert(group.id()) {
+            let pause_ms = MEND_PAUSE_MS + self.directory.peers().jitter_ms(MEND_PAUSE_MS);
+            let at = Instant::now() + Duration::from_millis(pause_ms);
+            self.shaken_later.insert((at, group.id()), group);
         }
     }
 

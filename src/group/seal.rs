@@ -14,10 +14,10 @@ use crate::codec::{Decode, Encode};
 use crate::id::{GroupId, Version};
 use crate::machine::{Machine, Record, Slot};
 use crate::probe::{Bug, planted};
-use crate::store::{Batch, Store};
+use crate::store::{Batch, Store, StoreFailed};
 
 use super::directory::Directory;
-use super::disk::{Applied, Disk, Held, key, pack};
+use super::disk::{APPLIED, Applied, ELECTORATE, Held, PURGED, RECORD, VOTE, key, pack};
 use super::raft::{LogPosition, StoredElectorate, StoredVote};
 
 pub(super) const SEALED: u8 = b's';
@@ -64,6 +64,33 @@ impl Sealed {
     }
 }
 
+/// Writes in place of the seal what an instance works on.
+pub(super) fn unseal(group: GroupId, held: &Held, batch: &mut Batch) {
+    batch.delete(key(group, Some(SEALED), &[]));
+    put_frame(group, held, batch);
+    if let Some(purged) = &held.purged {
+        batch.put(key(group, Some(PURGED), &[]), pack(purged));
+    }
+    for (slot, record) in held.machine.records() {
+        batch.put(key(group, Some(RECORD), slot), pack(record.as_ref()));
+    }
+}
+
+/// What every group that is awake has beside its log and its records.
+pub(super) fn put_frame(group: GroupId, held: &Held, batch: &mut Batch) {
+    batch.put(key(group, Some(ELECTORATE), &[]), pack(&held.electorate));
+    batch.put(key(group, Some(APPLIED), &[]), pack(&held.applied));
+    if let Some(vote) = &held.vote {
+        batch.put(key(group, Some(VOTE), &[]), pack(vote));
+    }
+}
+
+/// All keys of a group.
+pub(super) fn keys(store: &Store, group: GroupId) -> Result<Vec<Vec<u8>>, StoreFailed> {
+    let found = store.scan(&key(group, None, &[]))?;
+    Ok(found.into_iter().map(|(key, _)| key).collect())
+}
+
 impl Directory {
     /// Seals a cell whose instance has ended, and whose berth the caller holds: nobody else writes
     /// to it. Returns when that is durable, or is not to be.
@@ -76,7 +103,7 @@ impl Directory {
             return Ok(());
         };
         let mut batch = Batch::default();
-        for old in Disk::keys(store, group).map_err(|error| error.to_string())? {
+        for old in keys(store, group).map_err(|error| error.to_string())? {
             batch.delete(old);
         }
         batch.put(key(group, Some(SEALED), &[]), pack(&sealed));

@@ -44,8 +44,7 @@ impl Directory {
             .filter_map(|registered| Some(Arc::clone(&registered.as_ref().ok()?.0)))
             .collect();
         for group in self.follow_around_gaps(&groups).await {
-            // It is tried again.
-            self.join(&group);
+            self.follow_later(group);
         }
         let deadline = Instant::now() + Duration::from_millis(SUBSCRIBE_MS);
         let passed = self.current_of_all(&groups, deadline).await;

@@ -3,12 +3,11 @@
 use super::cluster::Cluster;
 use super::sleep::{group, have_all_applied, write_all};
 use super::*;
-use crate::group::disk::Disk;
-use crate::group::seal::SEALED;
+use crate::group::seal::{SEALED, keys};
 
 fn tags(node: &Network, id: GroupId) -> Vec<u8> {
     let store = node.directory().store().expect("a voter");
-    let keys = Disk::keys(store, id).expect("it can be read").into_iter();
+    let keys = keys(store, id).expect("it can be read").into_iter();
     keys.map(|key| key[33]).collect()
 }
 
