@@ -394,6 +394,8 @@ impl Links {
         if self.add(link) {
             Ok(())
         } else {
+            // The other side may have this one alone, for a moment yet: it is no loss to it.
+            connection.close(code::REPLACED, "linked by the other side meanwhile");
             Err(Failed::transient("linked by the other side meanwhile"))
         }
     }

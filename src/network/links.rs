@@ -305,7 +305,8 @@ impl Links {
         if !current {
             return;
         }
-        if self.voters.contains(&link.node) && closed.code != Some(code::SHUTDOWN) {
+        let is_well = matches!(closed.code, Some(code::SHUTDOWN | code::REPLACED));
+        if self.voters.contains(&link.node) && !is_well {
             tracing::warn!(voter = %self.name(link.node), %closed, "lost the link to a voter");
         } else {
             tracing::debug!(peer = %self.name(link.node), %closed, "link lost");
