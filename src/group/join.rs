@@ -51,13 +51,18 @@ struct Queue {
     opened: BTreeMap<GroupId, Arc<Group>>,
     /// On a voter: to be followed around gaps, or in doubt.
     shaken: BTreeMap<GroupId, Arc<Group>>,
+    /// To be told of something else, by each of these voters.
+    rescoped: BTreeMap<(NodeId, GroupId), Arc<Group>>,
     /// Subscriptions to end.
     left: BTreeMap<NodeId, BTreeMap<GroupId, u64>>,
 }
 
 impl Queue {
     fn is_empty(&self) -> bool {
-        self.opened.is_empty() && self.shaken.is_empty() && self.left.is_empty()
+        self.opened.is_empty()
+            && self.shaken.is_empty()
+            && self.rescoped.is_empty()
+            && self.left.is_empty()
     }
 }
 
@@ -101,6 +106,20 @@ impl Directory {
         });
     }
 
+    /// Has voters tell what is wanted of a map, if they tell less, or with `or_more` more.
+    pub(super) fn rescope(self: &Arc<Self>, group: &Arc<Group>, or_more: bool) {
+        if self.peers().is_voter() || !group.id().is_map() {
+            return;
+        }
+        let voters = group.view.told_otherwise(or_more);
+        if !voters.is_empty() {
+            self.to_do(|queue| {
+                let all = voters.into_iter().map(|voter| (voter, group.id()));
+                queue.rescoped.extend(all.map(|key| (key, group.clone())));
+            });
+        }
+    }
+
     fn to_do(self: &Arc<Self>, note: impl FnOnce(&mut Queue)) {
         let is_worked = {
             let mut queue = self.joins.queue();
@@ -130,9 +149,11 @@ struct Join {
 struct Lane {
     joins: BTreeMap<GroupId, Join>,
     alone: BTreeMap<GroupId, Join>,
+    rescoped: BTreeMap<GroupId, Arc<Group>>,
     left: BTreeMap<GroupId, u64>,
     frames_out: usize,
     alone_out: usize,
+    rescopes_out: usize,
     is_leaving: bool,
 }
 
@@ -142,6 +163,11 @@ enum Done {
         voter: NodeId,
         alone: bool,
         joins: Vec<(Join, Followed)>,
+    },
+    Rescoped {
+        voter: NodeId,
+        /// And whether they are still followed there.
+        failed: Vec<(Arc<Group>, bool)>,
     },
     Left(NodeId),
     Mended {
@@ -158,6 +184,7 @@ struct Work {
     /// What is tried again later: joins with their next pause, and on voters what is to be mended.
     paused: BTreeMap<(Instant, GroupId), (Arc<Group>, u64)>,
     shaken_later: BTreeMap<(Instant, GroupId), Arc<Group>>,
+    rescoped_later: BTreeMap<(Instant, GroupId), Arc<Group>>,
     running: FuturesUnordered<BoxFuture<'static, Done>>,
 }
 
@@ -175,6 +202,7 @@ impl Work {
             mending: 0,
             paused: BTreeMap::new(),
             shaken_later: BTreeMap::new(),
+            rescoped_later: BTreeMap::new(),
             running: FuturesUnordered::new(),
         }
     }
@@ -184,9 +212,11 @@ impl Work {
         loop {
             self.take_in();
             self.ask();
-            let paused = self.paused.keys().next().map(|(at, _)| *at);
-            let later = self.shaken_later.keys().next().map(|(at, _)| *at);
-            let due = paused.into_iter().chain(later).min();
+            let paused = self.paused.keys().next();
+            let shaken = self.shaken_later.keys().next();
+            let rescoped = self.rescoped_later.keys().next();
+            let all = paused.into_iter().chain(shaken).chain(rescoped);
+            let due = all.map(|(at, _)| *at).min();
             if self.running.is_empty() && due.is_none() {
                 let mut queue = directory.joins.queue();
                 if queue.is_empty() {
@@ -205,19 +235,23 @@ impl Work {
     }
 
     fn take_in(&mut self) {
-        let (opened, shaken, left) = {
+        let new = {
             let mut queue = self.directory.joins.queue();
-            (
-                std::mem::take(&mut queue.opened),
-                std::mem::take(&mut queue.shaken),
-                std::mem::take(&mut queue.left),
-            )
+            let none = Queue {
+                is_worked: true,
+                ..Queue::default()
+            };
+            std::mem::replace(&mut *queue, none)
         };
-        for group in opened.into_values() {
+        for group in new.opened.into_values() {
             self.begin(group, JOIN_PAUSE_MS);
         }
-        self.shaken.extend(shaken);
-        for (voter, groups) in left {
+        self.shaken.extend(new.shaken);
+        for ((voter, id), group) in new.rescoped {
+            let lane = self.lanes.entry(voter).or_default();
+            lane.rescoped.insert(id, group);
+        }
+        for (voter, groups) in new.left {
             let lane = self.lanes.entry(voter).or_default();
             for (group, number) in groups {
                 let newest = lane.left.entry(group).or_default();
@@ -236,6 +270,13 @@ impl Work {
         {
             let ((_, id), group) = entry.remove_entry();
             self.shaken.insert(id, group);
+        }
+        while let Some(entry) = self.rescoped_later.first_entry()
+            && entry.key().0 <= now
+        {
+            let group = entry.remove();
+            self.directory.rescope(&group, false);
+            self.directory.forget_idle(group);
         }
     }
 
@@ -290,6 +331,13 @@ impl Work {
                 let asked = join_at(self.directory.clone(), *voter, true, joins);
                 self.running.push(Box::pin(asked));
             }
+            while lane.rescopes_out < FRAMES_AT_ONCE && !lane.rescoped.is_empty() {
+                lane.rescopes_out += 1;
+                let groups = first(&mut lane.rescoped, GROUPS_A_FRAME);
+                let groups = groups.into_iter().map(|(_, group)| group).collect();
+                let asked = rescope(self.directory.clone(), *voter, groups);
+                self.running.push(Box::pin(asked));
+            }
             if !lane.is_leaving && !lane.left.is_empty() {
                 lane.is_leaving = true;
                 let left = first(&mut lane.left, GROUPS_A_FRAME);
@@ -322,6 +370,22 @@ impl Work {
                     self.joined(voter, alone, join, followed);
                 }
             }
+            Done::Rescoped { voter, failed } => {
+                let lane = self.lanes.entry(voter).or_default();
+                lane.rescopes_out -= 1;
+                for (group, is_followed) in failed {
+                    if is_followed {
+                        let jitter_ms = self.directory.peers().jitter_ms(MEND_PAUSE_MS);
+                        let pause = Duration::from_millis(MEND_PAUSE_MS + jitter_ms);
+                        let at = (Instant::now() + pause, group.id());
+                        self.rescoped_later.insert(at, group);
+                    } else {
+                        // It tells nothing: what was missed is heard of where it is joined anew.
+                        group.view.go_offline();
+                        self.begin(group, JOIN_PAUSE_MS);
+                    }
+                }
+            }
             Done::Left(voter) => {
                 let lane = self.lanes.entry(voter).or_default();
                 lane.is_leaving = false;
@@ -341,6 +405,8 @@ impl Work {
         match followed {
             Followed::Yes => {
                 if join.group.view.finish_joining(join.losses) {
+                    // More may be wanted by now than when it was asked for.
+                    self.directory.rescope(&join.group, false);
                     self.directory.forget_idle(join.group);
                 } else {
                     // Touch was lost meanwhile.
@@ -387,6 +453,11 @@ async fn join_at(
         alone,
         joins: joins.into_iter().zip(followed).collect(),
     }
+}
+
+async fn rescope(directory: Arc<Directory>, voter: NodeId, groups: Vec<Arc<Group>>) -> Done {
+    let failed = directory.rescope_at(voter, groups).await;
+    Done::Rescoped { voter, failed }
 }
 
 async fn leave(directory: Arc<Directory>, voter: NodeId, left: Vec<(GroupId, u64)>) -> Done {

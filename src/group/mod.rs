@@ -27,6 +27,7 @@ mod raft;
 mod replica;
 mod route;
 mod runtime;
+mod scope;
 mod serve;
 mod sleep;
 mod slots;
@@ -37,6 +38,7 @@ mod trouble;
 mod view;
 mod visit;
 mod wake;
+mod want;
 pub(crate) mod wire;
 
 #[cfg(test)]
@@ -53,10 +55,13 @@ pub(crate) use census::Census;
 pub(crate) use directory::{Directory, Group, Interest};
 #[cfg(test)]
 pub(crate) use raft::{StoredElectorate, StoredSnapshotMeta, StoredVote};
+#[cfg(test)]
+pub(crate) use scope::Scope;
 pub(crate) use slots::{Decided, Range};
 pub(crate) use view::{Sink, View};
 #[cfg(test)]
 pub(crate) use visit::PROPOSED_BYTES_MAX;
+pub(crate) use want::Want;
 
 /// Why a message to another node had no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

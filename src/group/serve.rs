@@ -59,7 +59,7 @@ fn is_of_voters(body: &Body) -> bool {
 fn are_of_voters(many: &Many) -> bool {
     match many {
         Many::Status(_) | Many::Update(_) | Many::Orphaned => true,
-        Many::Subscribe(_) | Many::Unsubscribe(_) => false,
+        Many::Subscribe(_) | Many::Rescope(_) | Many::Unsubscribe(_) => false,
     }
 }
 
@@ -141,6 +141,7 @@ impl Directory {
                 Response::Standings(Batch::new(standings))
             }
             Many::Subscribe(wishes) => self.answer_subscribe(peer, wishes).await,
+            Many::Rescope(wishes) => self.answer_rescope(peer, wishes),
             Many::Unsubscribe(ends) => self.answer_unsubscribe(peer, ends),
             Many::Update(_) | Many::Orphaned => Response::Unclear,
         })

@@ -8,10 +8,13 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::id::{GroupId, NodeId, Version};
-use crate::machine::Record;
+use crate::machine::{Record, Slot};
 use crate::probe::{Bug, planted};
+use crate::transport::Taken;
 
 use super::push::Pusher;
+use super::scope::{Scope, Wants};
+use super::slots::Range;
 use super::wire::State;
 
 /// Someone who wants the decided record the moment this node knows it.
@@ -42,12 +45,35 @@ struct Inner {
     joining: bool,
     /// Peers to tell of every commit.
     subscribers: BTreeMap<NodeId, Subscription>,
-    /// Voters this node is subscribed at, and the number of the subscription.
-    following: BTreeMap<NodeId, u64>,
+    /// Voters this node is subscribed at.
+    following: BTreeMap<NodeId, Following>,
+    /// What this node's program waits for.
+    wants: Wants,
+    /// Those who are told of some slots only were told of all that was decided up to here.
+    told: Version,
+}
+
+struct Following {
+    number: u64,
+    /// What the voter was asked to tell, unless it may not have heard of that.
+    scope: Option<Scope>,
+}
+
+/// What is known of the decisions up to a version that a view takes in.
+enum News<'a> {
+    /// Any slot may have been decided.
+    Unknown,
+    /// All before are known, and behind them these were decided.
+    Applied(&'a [Slot]),
+    /// Whoever decided anything will tell.
+    OfOthers,
 }
 
 struct Subscription {
     number: u64,
+    scope: Scope,
+    /// What the scope takes.
+    _room: Option<Taken>,
     pusher: Arc<Pusher>,
     /// The peer was told that it is served.
     answered: bool,
@@ -121,6 +147,28 @@ impl View {
     /// If it contradicts the record already known: agreement (P1) is broken, and going on would
     /// hide it.
     pub(crate) fn observe(&self, version: Version, record: Option<&Arc<Record>>) {
+        self.take_in(version, record, News::Unknown);
+    }
+
+    /// The same on a voter that has applied it, after all that was before: it has decided these
+    /// slots.
+    pub(crate) fn observe_applied(
+        &self,
+        version: Version,
+        record: Option<&Arc<Record>>,
+        slots: &[Slot],
+    ) {
+        self.take_in(version, record, News::Applied(slots));
+    }
+
+    /// This node's program has seen a map at this version. On a voter what was decided until then
+    /// may have yet to be applied, or to be heard of otherwise: only then those who follow some
+    /// slots are told.
+    pub(crate) fn observe_here(&self, version: Version) {
+        self.take_in(version, None, News::OfOthers);
+    }
+
+    fn take_in(&self, version: Version, record: Option<&Arc<Record>>, news: News<'_>) {
         let version = version.max(record.map_or(Version::ZERO, |record| record.version));
         if let Some(record) = record {
             let known = self.record.get_or_init(|| record.clone());
@@ -143,10 +191,26 @@ impl View {
             };
             grows
         });
-        if grown && !planted(Bug::FollowersNotTold) {
-            // Who is not answered yet will be, with what stands then.
-            let inner = self.inner();
-            for subscription in inner.subscribers.values().filter(|known| known.answered) {
+        if planted(Bug::FollowersNotTold) {
+            return;
+        }
+        let mut inner = self.inner();
+        let is_news = match news {
+            News::Unknown => inner.told < version,
+            News::Applied(_) => true,
+            News::OfOthers => false,
+        };
+        if is_news {
+            inner.told = version.max(inner.told);
+        }
+        // Who is not answered yet will be, with what stands then.
+        for subscription in inner.subscribers.values().filter(|known| known.answered) {
+            let is_told = match (&subscription.scope, &news) {
+                (Scope::All, _) => grown,
+                (scope, News::Applied(slots)) => scope.touches(slots),
+                (Scope::Slots(_), _) => is_news,
+            };
+            if is_told {
                 subscription.pusher.mark(self.group);
             }
         }
@@ -220,7 +284,11 @@ impl View {
         inner.losses += 1;
         self.online
             .send_if_modified(|online| std::mem::replace(online, false));
-        std::mem::take(&mut inner.following)
+        let following = std::mem::take(&mut inner.following);
+        let numbers = following.into_iter();
+        numbers
+            .map(|(voter, known)| (voter, known.number))
+            .collect()
     }
 
     /// A voter was lost that may have committed something and told others alone. What is decided
@@ -241,7 +309,11 @@ impl View {
     }
 
     pub(crate) fn following(&self) -> BTreeMap<NodeId, u64> {
-        self.inner().following.clone()
+        let inner = self.inner();
+        let numbers = inner.following.iter();
+        numbers
+            .map(|(voter, known)| (*voter, known.number))
+            .collect()
     }
 
     /// What a replica read from the disk when it woke.
@@ -251,13 +323,60 @@ impl View {
 
     /// Notes that this node follows at `voter`, unless nobody needs that any more: whoever was the
     /// last has taken back all that was noted until then.
-    pub(crate) fn follow(&self, voter: NodeId, number: u64) -> bool {
+    pub(crate) fn follow(&self, voter: NodeId, number: u64, scope: Scope) -> bool {
         let mut inner = self.inner();
         let is_needed = !inner.is_idle();
         if is_needed {
-            inner.following.insert(voter, number);
+            let scope = Some(scope);
+            inner.following.insert(voter, Following { number, scope });
         }
         is_needed
+    }
+
+    /// What this node's program waits for.
+    pub(crate) fn scope(&self) -> Scope {
+        self.inner().wants.scope()
+    }
+
+    pub(crate) fn want(&self, range: &Range) {
+        self.inner().wants.add(range);
+    }
+
+    pub(crate) fn want_no_more(&self, range: &Range) {
+        self.inner().wants.remove(range);
+    }
+
+    /// The voters that do not tell all that is wanted, and with `or_more` those that tell more.
+    pub(crate) fn told_otherwise(&self, or_more: bool) -> Vec<NodeId> {
+        let inner = self.inner();
+        let scope = inner.wants.scope();
+        let following = inner.following.iter();
+        let otherwise = following.filter(|(_, known)| match or_more {
+            true => known.scope.as_ref() != Some(&scope),
+            false => known.scope.as_ref().is_none_or(|told| !told.covers(&scope)),
+        });
+        otherwise.map(|(voter, _)| *voter).collect()
+    }
+
+    /// Notes that `voter` is asked for what is wanted now, if this node follows there.
+    pub(crate) fn rescope(&self, voter: NodeId, number: u64) -> Option<Scope> {
+        let mut inner = self.inner();
+        let scope = inner.wants.scope();
+        let known = inner.following.get_mut(&voter)?;
+        *known = Following {
+            number,
+            scope: Some(scope.clone()),
+        };
+        Some(scope)
+    }
+
+    /// It is not known whether `voter` heard of it.
+    pub(crate) fn rescope_failed(&self, voter: NodeId, number: u64) {
+        let mut inner = self.inner();
+        let known = inner.following.get_mut(&voter);
+        if let Some(known) = known.filter(|known| known.number == number) {
+            known.scope = None;
+        }
     }
 
     pub(crate) fn unfollow(&self, voter: NodeId) -> bool {
@@ -265,15 +384,24 @@ impl View {
     }
 
     /// The same, unless it is followed by another subscription.
-    pub(crate) fn unfollow_if(&self, voter: NodeId, number: u64) {
+    pub(crate) fn unfollow_if(&self, voter: NodeId, number: u64) -> bool {
         let mut inner = self.inner();
-        if inner.following.get(&voter) == Some(&number) {
+        let known = inner.following.get(&voter);
+        let is_known = known.is_some_and(|known| known.number == number);
+        if is_known {
             inner.following.remove(&voter);
         }
+        is_known
     }
 
-    /// Tells `peer` of every commit from now on, unless a newer subscription of it does.
-    pub(crate) fn subscribe(&self, peer: NodeId, number: u64, pusher: Arc<Pusher>) {
+    /// Tells `peer` of commits from now on, unless a newer subscription of it does.
+    pub(crate) fn subscribe(
+        &self,
+        peer: NodeId,
+        number: u64,
+        pusher: Arc<Pusher>,
+        (scope, room): (Scope, Option<Taken>),
+    ) {
         let mut inner = self.inner();
         let known = inner.subscribers.get(&peer);
         if known.is_some_and(|known| known.number > number) {
@@ -283,10 +411,33 @@ impl View {
         let answered = known.is_some_and(|known| known.number == number && known.answered);
         let subscription = Subscription {
             number,
+            scope,
+            _room: room,
             pusher,
             answered,
         };
         inner.subscribers.insert(peer, subscription);
+    }
+
+    /// Puts another scope in the place of a subscription's that stands, unless a newer one did.
+    /// False if there is none: `peer` is told nothing.
+    pub(crate) fn rescope_of(
+        &self,
+        peer: NodeId,
+        number: u64,
+        (scope, room): (Scope, Option<Taken>),
+    ) -> bool {
+        let mut inner = self.inner();
+        let known = inner.subscribers.get_mut(&peer);
+        let Some(known) = known.filter(|known| known.answered) else {
+            return false;
+        };
+        if number > known.number {
+            known.number = number;
+            known.scope = scope;
+            known._room = room;
+        }
+        true
     }
 
     /// `peer` is about to be told that subscription `number` stands; whether it, or a newer one,
@@ -436,16 +587,16 @@ mod tests {
         let (view, peer) = (view(), NodeId::of_voter("a"));
         let pusher = Arc::new(Pusher::new(peer, Arc::default()));
         for number in [3, 3] {
-            view.subscribe(peer, number, pusher.clone());
+            view.subscribe(peer, number, pusher.clone(), (Scope::All, None));
         }
         assert!(view.answer_subscription(peer, 3, false));
         assert!(!view.give_up_subscription(peer, 3));
-        view.subscribe(peer, 3, pusher.clone());
+        view.subscribe(peer, 3, pusher.clone(), (Scope::All, None));
         assert!(!view.give_up_subscription(peer, 3), "nor a third time");
         assert_eq!(view.subscription(peer), Some(3));
 
         // One that nobody was told of ends, and is not answered well afterwards.
-        view.subscribe(peer, 4, pusher.clone());
+        view.subscribe(peer, 4, pusher.clone(), (Scope::All, None));
         assert!(view.give_up_subscription(peer, 4));
         assert!(!view.answer_subscription(peer, 4, false));
         assert!(view.is_idle());
