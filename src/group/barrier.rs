@@ -197,7 +197,7 @@ impl Directory {
             true => 1,
             false => self.peers().majority(),
         };
-        let mut asked: Vec<_> = own.into_iter().map(|own| Asked::first(own)).collect();
+        let mut asked: Vec<_> = own.into_iter().map(Asked::first).collect();
         let mut next = first;
         while asked.iter().any(|asked| asked.answered < majority) {
             let Some(answer) = next else {

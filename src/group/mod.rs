@@ -10,6 +10,7 @@ mod config;
 mod directory;
 mod disk;
 mod follow;
+mod following;
 #[cfg(any(test, all(fuzzing, feature = "testing")))]
 pub(crate) mod fuzzing;
 #[cfg(test)]

@@ -12,9 +12,9 @@ use crate::machine::{Record, Slot};
 use crate::probe::{Bug, planted};
 use crate::transport::Taken;
 
+use super::following::Following;
 use super::push::Pusher;
 use super::scope::{Scope, Wants};
-use super::slots::Range;
 use super::wire::State;
 
 /// Someone who wants the decided record the moment this node knows it.
@@ -33,7 +33,7 @@ pub(crate) struct View {
 }
 
 #[derive(Default)]
-struct Inner {
+pub(super) struct Inner {
     sinks: Vec<Weak<dyn Sink>>,
     /// Handles of this node's program that are open.
     interest: usize,
@@ -46,17 +46,11 @@ struct Inner {
     /// Peers to tell of every commit.
     subscribers: BTreeMap<NodeId, Subscription>,
     /// Voters this node is subscribed at.
-    following: BTreeMap<NodeId, Following>,
+    pub(super) following: BTreeMap<NodeId, Following>,
     /// What this node's program waits for.
-    wants: Wants,
+    pub(super) wants: Wants,
     /// Those who are told of some slots only were told of all that was decided up to here.
     told: Version,
-}
-
-struct Following {
-    number: u64,
-    /// What the voter was asked to tell, unless it may not have heard of that.
-    scope: Option<Scope>,
 }
 
 /// What is known of the decisions up to a version that a view takes in.
@@ -80,7 +74,7 @@ struct Subscription {
 }
 
 impl Inner {
-    fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.interest == 0 && self.subscribers.is_empty()
     }
 }
@@ -98,7 +92,7 @@ impl View {
     }
 
     /// No code that can panic runs under this lock, and every change under it is whole.
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -308,90 +302,9 @@ impl View {
         std::mem::take(&mut self.inner().in_doubt)
     }
 
-    pub(crate) fn following(&self) -> BTreeMap<NodeId, u64> {
-        let inner = self.inner();
-        let numbers = inner.following.iter();
-        numbers
-            .map(|(voter, known)| (*voter, known.number))
-            .collect()
-    }
-
     /// What a replica read from the disk when it woke.
     pub(crate) fn catch_up(&self, state: &State) {
         self.observe(state.version, state.record.as_ref());
-    }
-
-    /// Notes that this node follows at `voter`, unless nobody needs that any more: whoever was the
-    /// last has taken back all that was noted until then.
-    pub(crate) fn follow(&self, voter: NodeId, number: u64, scope: Scope) -> bool {
-        let mut inner = self.inner();
-        let is_needed = !inner.is_idle();
-        if is_needed {
-            let scope = Some(scope);
-            inner.following.insert(voter, Following { number, scope });
-        }
-        is_needed
-    }
-
-    /// What this node's program waits for.
-    pub(crate) fn scope(&self) -> Scope {
-        self.inner().wants.scope()
-    }
-
-    pub(crate) fn want(&self, range: &Range) {
-        self.inner().wants.add(range);
-    }
-
-    pub(crate) fn want_no_more(&self, range: &Range) {
-        self.inner().wants.remove(range);
-    }
-
-    /// The voters that do not tell all that is wanted, and with `or_more` those that tell more.
-    pub(crate) fn told_otherwise(&self, or_more: bool) -> Vec<NodeId> {
-        let inner = self.inner();
-        let scope = inner.wants.scope();
-        let following = inner.following.iter();
-        let otherwise = following.filter(|(_, known)| match or_more {
-            true => known.scope.as_ref() != Some(&scope),
-            false => known.scope.as_ref().is_none_or(|told| !told.covers(&scope)),
-        });
-        otherwise.map(|(voter, _)| *voter).collect()
-    }
-
-    /// Notes that `voter` is asked for what is wanted now, if this node follows there.
-    pub(crate) fn rescope(&self, voter: NodeId, number: u64) -> Option<Scope> {
-        let mut inner = self.inner();
-        let scope = inner.wants.scope();
-        let known = inner.following.get_mut(&voter)?;
-        *known = Following {
-            number,
-            scope: Some(scope.clone()),
-        };
-        Some(scope)
-    }
-
-    /// It is not known whether `voter` heard of it.
-    pub(crate) fn rescope_failed(&self, voter: NodeId, number: u64) {
-        let mut inner = self.inner();
-        let known = inner.following.get_mut(&voter);
-        if let Some(known) = known.filter(|known| known.number == number) {
-            known.scope = None;
-        }
-    }
-
-    pub(crate) fn unfollow(&self, voter: NodeId) -> bool {
-        self.inner().following.remove(&voter).is_some()
-    }
-
-    /// The same, unless it is followed by another subscription.
-    pub(crate) fn unfollow_if(&self, voter: NodeId, number: u64) -> bool {
-        let mut inner = self.inner();
-        let known = inner.following.get(&voter);
-        let is_known = known.is_some_and(|known| known.number == number);
-        if is_known {
-            inner.following.remove(&voter);
-        }
-        is_known
     }
 
     /// Tells `peer` of commits from now on, unless a newer subscription of it does.
@@ -510,109 +423,5 @@ impl std::fmt::Debug for View {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::id::ProposalId;
-    use crate::machine::Proposal;
-
-    fn record(n: u8, version: u64) -> Arc<Record> {
-        Arc::new(Record {
-            proposal: Proposal {
-                id: ProposalId::new([n; 16], NodeId::of_voter("a"), [0; 16], &[n]),
-                value: Arc::from([n].as_slice()),
-                proposed_at_ms: 0,
-            },
-            version: Version::new(version),
-        })
-    }
-
-    fn view() -> View {
-        View::new(GroupId::from_bytes([7; 32]), CancellationToken::new())
-    }
-
-    #[derive(Default)]
-    struct Seen(Mutex<Vec<u64>>);
-    impl Sink for Seen {
-        fn decided(&self, record: &Arc<Record>) {
-            self.0.lock().unwrap().push(record.version.as_u64());
-        }
-    }
-
-    #[test]
-    fn a_version_never_runs_backwards() {
-        let view = view();
-        view.observe(Version::new(5), None);
-        view.observe(Version::new(3), None);
-        assert_eq!(view.version(), Version::new(5));
-    }
-
-    #[test]
-    fn a_sink_hears_of_the_record_once_whether_it_came_before_or_after() {
-        let view = view();
-        let (early, late) = (Arc::new(Seen::default()), Arc::new(Seen::default()));
-        view.attach(&(early.clone() as Arc<dyn Sink>));
-        view.observe(Version::new(2), Some(&record(1, 2)));
-        view.observe(Version::new(3), Some(&record(1, 2)));
-        view.attach(&(late.clone() as Arc<dyn Sink>));
-        assert_eq!(*early.0.lock().unwrap(), [2]);
-        assert_eq!(*late.0.lock().unwrap(), [2]);
-    }
-
-    #[test]
-    fn who_is_handed_the_record_is_told_no_older_version() {
-        struct Asks(Arc<View>, Mutex<Vec<Version>>);
-        impl Sink for Asks {
-            fn decided(&self, _: &Arc<Record>) {
-                self.1.lock().unwrap().push(self.0.version());
-            }
-        }
-        let view = Arc::new(view());
-        let sink = Arc::new(Asks(view.clone(), Mutex::default()));
-        view.attach(&(sink.clone() as Arc<dyn Sink>));
-        view.observe(Version::new(2), Some(&record(1, 2)));
-        assert_eq!(*sink.1.lock().unwrap(), [Version::new(2)]);
-    }
-
-    #[test]
-    #[should_panic(expected = "agreement broken")]
-    fn a_second_record_is_never_taken() {
-        let view = view();
-        view.observe(Version::new(2), Some(&record(1, 2)));
-        view.observe(Version::new(3), Some(&record(2, 3)));
-    }
-
-    /// Both pass a barrier of their own, and the second may not.
-    #[test]
-    fn a_request_to_subscribe_that_arrives_twice_and_fails_once_ends_nothing() {
-        let (view, peer) = (view(), NodeId::of_voter("a"));
-        let pusher = Arc::new(Pusher::new(peer, Arc::default()));
-        for number in [3, 3] {
-            view.subscribe(peer, number, pusher.clone(), (Scope::All, None));
-        }
-        assert!(view.answer_subscription(peer, 3, false));
-        assert!(!view.give_up_subscription(peer, 3));
-        view.subscribe(peer, 3, pusher.clone(), (Scope::All, None));
-        assert!(!view.give_up_subscription(peer, 3), "nor a third time");
-        assert_eq!(view.subscription(peer), Some(3));
-
-        // One that nobody was told of ends, and is not answered well afterwards.
-        view.subscribe(peer, 4, pusher.clone(), (Scope::All, None));
-        assert!(view.give_up_subscription(peer, 4));
-        assert!(!view.answer_subscription(peer, 4, false));
-        assert!(view.is_idle());
-    }
-
-    #[test]
-    fn a_barrier_passed_before_a_loss_does_not_count() {
-        let view = view();
-        view.add_interest();
-        let losses = view.start_joining().unwrap();
-        assert!(view.start_joining().is_none(), "one at a time");
-        view.go_offline();
-        assert!(!view.finish_joining(losses));
-        assert!(!view.is_online());
-        let losses = view.start_joining().unwrap();
-        assert!(view.finish_joining(losses));
-        assert!(view.is_online());
-    }
-}
+#[path = "view_tests.rs"]
+mod tests;
