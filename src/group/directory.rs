@@ -25,6 +25,7 @@ use super::disk::{Disk, Held};
 use super::join::Joins;
 use super::push::{PUSHED_KIB_MAX, Pusher};
 use super::replica::Replica;
+use super::subscribers::SCOPES_BYTES_MAX;
 use super::trouble::Trouble;
 use super::view::View;
 use super::visit::PROPOSED_BYTES_MAX;
@@ -120,6 +121,8 @@ pub(crate) struct Directory {
     pub(crate) proposed: Arc<Pool>,
     /// What is on the way to subscribers.
     pub(super) pushed: Arc<Semaphore>,
+    /// What subscribers want to be told.
+    pub(super) scopes: Arc<Pool>,
     pub(super) pushers: Mutex<BTreeMap<NodeId, Arc<Pusher>>>,
     /// Whether the node was in touch when links last changed.
     in_touch: Mutex<bool>,
@@ -186,6 +189,7 @@ impl Directory {
             groups: Mutex::default(),
             proposed: Pool::new(PROPOSED_BYTES_MAX),
             pushed: Arc::new(Semaphore::new(PUSHED_KIB_MAX)),
+            scopes: Pool::new(SCOPES_BYTES_MAX),
             pushers: Mutex::default(),
             in_touch,
             closing: tokio::sync::RwLock::default(),

@@ -10,7 +10,8 @@ use crate::id::NodeId;
 
 use super::ATTEMPT;
 use super::directory::{Directory, GROUPS_AT_ONCE, Group};
-use super::wire::{Batch, Many, Request, Response, Subscribed};
+use super::scope::Scope;
+use super::wire::{Batch, Many, Request, Response, Subscribed, Wish};
 
 /// What became of a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,21 +55,26 @@ impl Directory {
             voter,
             left: BTreeMap::new(),
         };
-        let mut asked = Vec::new();
+        let (mut asked, mut wishes) = (Vec::new(), Vec::new());
         for (n, group) in groups.iter().enumerate() {
             // Noted first: if the link drops from here on, the view is told.
             let number = self.subscription_number();
-            if group.view.follow(voter, number) {
+            let scope = self.scope_of(group);
+            if group.view.follow(voter, number, scope.clone()) {
                 noted.left.insert(number, group.clone());
                 asked.push((n, number));
+                wishes.push(Wish {
+                    group: group.id(),
+                    number,
+                    scope,
+                });
                 followed[n] = Followed::No;
             }
         }
         if asked.is_empty() {
             return followed;
         }
-        let wishes = asked.iter().map(|(n, number)| (groups[*n].id(), *number));
-        let request = Request::of_many(Many::Subscribe(Batch::new(wishes.collect())));
+        let request = Request::of_many(Many::Subscribe(Batch::new(wishes)));
         let call = self.peers().call(voter, request.encode());
         let answer = match timeout_at(deadline, call).await {
             Ok(Ok(frame)) => Response::decode(&frame).ok(),
@@ -99,6 +105,70 @@ impl Directory {
             };
         }
         followed
+    }
+
+    /// What to be told of: a voter follows on behalf of others, too.
+    fn scope_of(&self, group: &Group) -> Scope {
+        match self.peers().is_voter() || !group.id().is_map() {
+            true => Scope::All,
+            false => group.view.scope(),
+        }
+    }
+
+    /// Has `voter` tell of what is wanted now, in the place of what it tells. Returns those of which
+    /// that has yet to succeed, and whether they are still followed there.
+    pub(super) async fn rescope_at(
+        self: &Arc<Self>,
+        voter: NodeId,
+        groups: Vec<Arc<Group>>,
+    ) -> Vec<(Arc<Group>, bool)> {
+        let mut asked = Vec::new();
+        let mut wishes = Vec::new();
+        for group in groups {
+            let number = self.subscription_number();
+            match group.view.rescope(voter, number) {
+                Some(scope) => {
+                    wishes.push(Wish {
+                        group: group.id(),
+                        number,
+                        scope,
+                    });
+                    asked.push((group, number));
+                }
+                None => self.forget_idle(group),
+            }
+        }
+        if asked.is_empty() {
+            return Vec::new();
+        }
+        let request = Request::of_many(Many::Rescope(Batch::new(wishes)));
+        let call = self.peers().call(voter, request.encode());
+        let answers = match timeout_at(Instant::now() + ATTEMPT, call).await {
+            Ok(Ok(frame)) => match Response::decode(&frame) {
+                Ok(Response::Subscribed(answers)) => answers.into_vec(),
+                _ => Vec::new(),
+            },
+            _ => Vec::new(),
+        };
+        let answers = answers.into_iter().map(Some).chain(std::iter::repeat(None));
+        let mut failed = Vec::new();
+        for ((group, number), answer) in asked.into_iter().zip(answers) {
+            match answer {
+                Some(Subscribed::State(state)) => {
+                    group.view.observe(state.version, None);
+                    self.forget_idle(group);
+                }
+                Some(_) => {
+                    let is_followed = !group.view.unfollow_if(voter, number);
+                    failed.push((group, is_followed));
+                }
+                None => {
+                    group.view.rescope_failed(voter, number);
+                    failed.push((group, true));
+                }
+            }
+        }
+        failed
     }
 
     /// This voter does not see all the others.
@@ -153,4 +223,31 @@ impl Directory {
         let failed = tried.buffer_unordered(GROUPS_AT_ONCE);
         failed.filter_map(std::future::ready).collect().await
     }
+}
+
+/// Follows around gaps, and asks a majority where a voter was lost that may have led and have
+/// committed what it told others alone. Its link may be back already. Returns where that has yet to
+/// succeed.
+pub(super) async fn mend(
+    directory: Arc<Directory>,
+    groups: Vec<Arc<Group>>,
+    deadline: Instant,
+) -> Vec<Arc<Group>> {
+    let is_needed = |group: &Group| directory.peers().in_touch() && !group.view.is_idle();
+    let (needed, idle): (Vec<_>, Vec<_>) = groups.into_iter().partition(|group| is_needed(group));
+    let mut failed = directory.follow_around_gaps(&needed).await;
+    let in_doubt = needed.iter().filter(|group| group.view.take_doubt());
+    let in_doubt: Vec<_> = in_doubt.cloned().collect();
+    failed.extend(directory.still_in_doubt(in_doubt, deadline).await);
+    failed.retain(|group| is_needed(group));
+    let failed: BTreeMap<_, _> = failed
+        .into_iter()
+        .map(|group| (group.id(), group))
+        .collect();
+    for group in needed.into_iter().chain(idle) {
+        if !failed.contains_key(&group.id()) {
+            directory.forget_idle(group);
+        }
+    }
+    failed.into_values().collect()
 }

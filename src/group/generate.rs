@@ -12,12 +12,14 @@ use super::fuzzing::GROUP;
 use super::raft::{
     LogPosition, StoredElectorate, StoredEntry, StoredPayload, StoredSnapshotMeta, StoredVote,
 };
+use super::scope::Scope;
 use super::slots::{Decided, Range, SlotsRequest, SlotsResponse};
 use super::state::write_snapshot;
 use super::wire::{
     Batch, Body, EPOCH, Many, RaftRequest, RaftResponse, Request, Response, Standing, State,
-    Subject, Subscribed,
+    Subject, Subscribed, Wish,
 };
+use crate::codec::AtMost;
 use crate::id::{GroupId, NodeId, ProposalId, Version};
 use crate::machine::{Command, Machine, Proposal, Record, Reply};
 use crate::store::Store;
@@ -228,7 +230,7 @@ pub(crate) fn kind_of_body(body: &Body) -> usize {
     }
 }
 
-pub(crate) const MANY: usize = 7;
+pub(crate) const MANY: usize = 8;
 
 pub(crate) fn kind_of_many(many: &Many) -> usize {
     match many {
@@ -239,15 +241,28 @@ pub(crate) fn kind_of_many(many: &Many) -> usize {
         Many::Orphaned => 4,
         Many::Ping => 5,
         Many::Doubt { .. } => 6,
+        Many::Rescope(_) => 7,
+    }
+}
+
+fn wish(rng: &mut StdRng) -> Wish {
+    Wish {
+        group: group(rng),
+        number: number(rng),
+        scope: match rng.random() {
+            true => Scope::All,
+            false => Scope::Slots(AtMost::new(list(rng, range))),
+        },
     }
 }
 
 fn many(rng: &mut StdRng) -> Many {
-    let wish = |rng: &mut StdRng| (group(rng), number(rng));
+    let end = |rng: &mut StdRng| (group(rng), number(rng));
     match rng.random_range(0..MANY) {
         0 => Many::Status(Batch::new(list(rng, group))),
         1 => Many::Subscribe(Batch::new(list(rng, wish))),
-        2 => Many::Unsubscribe(Batch::new(list(rng, wish))),
+        2 => Many::Unsubscribe(Batch::new(list(rng, end))),
+        7 => Many::Rescope(Batch::new(list(rng, wish))),
         3 => Many::Update(Batch::new(list(rng, |rng| (group(rng), state(rng))))),
         4 => Many::Orphaned,
         5 => Many::Ping,

@@ -18,7 +18,7 @@ use crate::id::{GroupId, NodeId};
 use super::ATTEMPT;
 use super::barrier::Passed;
 use super::directory::{Directory, GROUPS_AT_ONCE, Group};
-use super::follow::Followed;
+use super::follow::{Followed, mend};
 use super::wire::{Batch, GROUPS_A_FRAME, Many, Request};
 
 /// How many frames about many groups, and how many about one that takes more, may be on their way
@@ -53,6 +53,8 @@ struct Queue {
     shaken: BTreeMap<GroupId, Arc<Group>>,
     /// The same, after a pause.
     failed: BTreeMap<GroupId, Arc<Group>>,
+    /// To be told of something else, by each of these voters.
+    rescoped: BTreeMap<(NodeId, GroupId), Arc<Group>>,
     /// Subscriptions to end.
     left: BTreeMap<NodeId, BTreeMap<GroupId, u64>>,
 }
@@ -62,6 +64,7 @@ impl Queue {
         self.opened.is_empty()
             && self.shaken.is_empty()
             && self.failed.is_empty()
+            && self.rescoped.is_empty()
             && self.left.is_empty()
     }
 }
@@ -114,6 +117,20 @@ impl Directory {
         });
     }
 
+    /// Has voters tell what is wanted of a map, if they tell less, or with `or_more` more.
+    pub(super) fn rescope(self: &Arc<Self>, group: &Arc<Group>, or_more: bool) {
+        if self.peers().is_voter() || !group.id().is_map() {
+            return;
+        }
+        let voters = group.view.told_otherwise(or_more);
+        if !voters.is_empty() {
+            self.to_do(|queue| {
+                let all = voters.into_iter().map(|voter| (voter, group.id()));
+                queue.rescoped.extend(all.map(|key| (key, group.clone())));
+            });
+        }
+    }
+
     fn to_do(self: &Arc<Self>, note: impl FnOnce(&mut Queue)) {
         let is_worked = {
             let mut queue = self.joins.queue();
@@ -143,9 +160,11 @@ struct Join {
 struct Lane {
     joins: BTreeMap<GroupId, Join>,
     alone: BTreeMap<GroupId, Join>,
+    rescoped: BTreeMap<GroupId, Arc<Group>>,
     left: BTreeMap<GroupId, u64>,
     frames_out: usize,
     alone_out: usize,
+    rescopes_out: usize,
     is_leaving: bool,
 }
 
@@ -155,6 +174,11 @@ enum Done {
         voter: NodeId,
         alone: bool,
         joins: Vec<(Join, Followed)>,
+    },
+    Rescoped {
+        voter: NodeId,
+        /// And whether they are still followed there.
+        failed: Vec<(Arc<Group>, bool)>,
     },
     Left(NodeId),
     Mended {
@@ -173,6 +197,7 @@ struct Work {
     shaken_later: BTreeMap<(Instant, GroupId), Arc<Group>>,
     /// Those of `shaken_later`: each is there once.
     are_later: BTreeSet<GroupId>,
+    rescoped_later: BTreeMap<(Instant, GroupId), Arc<Group>>,
     running: FuturesUnordered<BoxFuture<'static, Done>>,
 }
 
@@ -191,6 +216,7 @@ impl Work {
             paused: BTreeMap::new(),
             shaken_later: BTreeMap::new(),
             are_later: BTreeSet::new(),
+            rescoped_later: BTreeMap::new(),
             running: FuturesUnordered::new(),
         }
     }
@@ -200,9 +226,11 @@ impl Work {
         loop {
             self.take_in();
             self.ask();
-            let paused = self.paused.keys().next().map(|(at, _)| *at);
-            let later = self.shaken_later.keys().next().map(|(at, _)| *at);
-            let due = paused.into_iter().chain(later).min();
+            let paused = self.paused.keys().next();
+            let shaken = self.shaken_later.keys().next();
+            let rescoped = self.rescoped_later.keys().next();
+            let all = paused.into_iter().chain(shaken).chain(rescoped);
+            let due = all.map(|(at, _)| *at).min();
             if self.running.is_empty() && due.is_none() {
                 let mut queue = directory.joins.queue();
                 if queue.is_empty() {
@@ -221,23 +249,26 @@ impl Work {
     }
 
     fn take_in(&mut self) {
-        let (opened, shaken, failed, left) = {
+        let new = {
             let mut queue = self.directory.joins.queue();
-            (
-                std::mem::take(&mut queue.opened),
-                std::mem::take(&mut queue.shaken),
-                std::mem::take(&mut queue.failed),
-                std::mem::take(&mut queue.left),
-            )
+            let none = Queue {
+                is_worked: true,
+                ..Queue::default()
+            };
+            std::mem::replace(&mut *queue, none)
         };
-        for group in opened.into_values() {
+        for group in new.opened.into_values() {
             self.begin(group, JOIN_PAUSE_MS);
         }
-        self.shaken.extend(shaken);
-        for group in failed.into_values() {
+        self.shaken.extend(new.shaken);
+        for group in new.failed.into_values() {
             self.mend_later(group);
         }
-        for (voter, groups) in left {
+        for ((voter, id), group) in new.rescoped {
+            let lane = self.lanes.entry(voter).or_default();
+            lane.rescoped.insert(id, group);
+        }
+        for (voter, groups) in new.left {
             let lane = self.lanes.entry(voter).or_default();
             for (group, number) in groups {
                 let newest = lane.left.entry(group).or_default();
@@ -257,6 +288,13 @@ impl Work {
             let ((_, id), group) = entry.remove_entry();
             self.are_later.remove(&id);
             self.shaken.insert(id, group);
+        }
+        while let Some(entry) = self.rescoped_later.first_entry()
+            && entry.key().0 <= now
+        {
+            let group = entry.remove();
+            self.directory.rescope(&group, false);
+            self.directory.forget_idle(group);
         }
     }
 
@@ -311,6 +349,13 @@ impl Work {
                 let asked = join_at(self.directory.clone(), *voter, true, joins);
                 self.running.push(Box::pin(asked));
             }
+            while lane.rescopes_out < FRAMES_AT_ONCE && !lane.rescoped.is_empty() {
+                lane.rescopes_out += 1;
+                let groups = first(&mut lane.rescoped, GROUPS_A_FRAME);
+                let groups = groups.into_iter().map(|(_, group)| group).collect();
+                let asked = rescope(self.directory.clone(), *voter, groups);
+                self.running.push(Box::pin(asked));
+            }
             if !lane.is_leaving && !lane.left.is_empty() {
                 lane.is_leaving = true;
                 let left = first(&mut lane.left, GROUPS_A_FRAME);
@@ -322,7 +367,12 @@ impl Work {
             self.mending += 1;
             let groups = first(&mut self.shaken, GROUPS_A_FRAME);
             let groups = groups.into_iter().map(|(_, group)| group).collect();
-            let mended = mend(self.directory.clone(), groups);
+            let deadline = Instant::now() + Duration::from_millis(JOIN_MS);
+            let mended = mend(self.directory.clone(), groups, deadline);
+            let mended = async move {
+                let failed = mended.await;
+                Done::Mended { failed }
+            };
             self.running.push(Box::pin(mended));
         }
     }
@@ -341,6 +391,22 @@ impl Work {
                 }
                 for (join, followed) in joins {
                     self.joined(voter, alone, join, followed);
+                }
+            }
+            Done::Rescoped { voter, failed } => {
+                let lane = self.lanes.entry(voter).or_default();
+                lane.rescopes_out -= 1;
+                for (group, is_followed) in failed {
+                    if is_followed {
+                        let jitter_ms = self.directory.peers().jitter_ms(MEND_PAUSE_MS);
+                        let pause = Duration::from_millis(MEND_PAUSE_MS + jitter_ms);
+                        let at = (Instant::now() + pause, group.id());
+                        self.rescoped_later.insert(at, group);
+                    } else {
+                        // It tells nothing: what was missed is heard of where it is joined anew.
+                        group.view.go_offline();
+                        self.begin(group, JOIN_PAUSE_MS);
+                    }
                 }
             }
             Done::Left(voter) => {
@@ -368,6 +434,8 @@ impl Work {
         match followed {
             Followed::Yes => {
                 if join.group.view.finish_joining(join.losses) {
+                    // More may be wanted by now than when it was asked for.
+                    self.directory.rescope(&join.group, false);
                     self.directory.forget_idle(join.group);
                 } else {
                     // Touch was lost meanwhile.
@@ -416,35 +484,15 @@ async fn join_at(
     }
 }
 
+async fn rescope(directory: Arc<Directory>, voter: NodeId, groups: Vec<Arc<Group>>) -> Done {
+    let failed = directory.rescope_at(voter, groups).await;
+    Done::Rescoped { voter, failed }
+}
+
 async fn leave(directory: Arc<Directory>, voter: NodeId, left: Vec<(GroupId, u64)>) -> Done {
     let request = Request::of_many(Many::Unsubscribe(Batch::new(left)));
     let call = directory.peers().call(voter, request.encode());
     // If it is lost, the voter learns it from our refusal of its next update.
     let _ = timeout(ATTEMPT, call).await;
     Done::Left(voter)
-}
-
-/// Follows around gaps, and asks a majority where a voter was lost that may have led and have
-/// committed what it told others alone. Its link may be back already.
-async fn mend(directory: Arc<Directory>, groups: Vec<Arc<Group>>) -> Done {
-    let is_needed = |group: &Group| directory.peers().in_touch() && !group.view.is_idle();
-    let (needed, idle): (Vec<_>, Vec<_>) = groups.into_iter().partition(|group| is_needed(group));
-    let mut failed = directory.follow_around_gaps(&needed).await;
-    let in_doubt = needed.iter().filter(|group| group.view.take_doubt());
-    let in_doubt: Vec<_> = in_doubt.cloned().collect();
-    let deadline = Instant::now() + Duration::from_millis(JOIN_MS);
-    failed.extend(directory.still_in_doubt(in_doubt, deadline).await);
-    failed.retain(|group| is_needed(group));
-    let failed: BTreeMap<_, _> = failed
-        .into_iter()
-        .map(|group| (group.id(), group))
-        .collect();
-    for group in needed.into_iter().chain(idle) {
-        if !failed.contains_key(&group.id()) {
-            directory.forget_idle(group);
-        }
-    }
-    Done::Mended {
-        failed: failed.into_values().collect(),
-    }
 }

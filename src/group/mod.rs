@@ -10,6 +10,7 @@ mod config;
 mod directory;
 mod disk;
 mod follow;
+mod following;
 #[cfg(any(test, all(fuzzing, feature = "testing")))]
 pub(crate) mod fuzzing;
 #[cfg(test)]
@@ -29,6 +30,7 @@ mod replica;
 mod replica_answers;
 mod route;
 mod runtime;
+mod scope;
 mod seal;
 mod serve;
 mod sleep;
@@ -40,6 +42,7 @@ mod trouble;
 mod view;
 mod visit;
 mod wake;
+mod want;
 pub(crate) mod wire;
 
 #[cfg(test)]
@@ -58,10 +61,13 @@ pub(crate) use directory::{Directory, Group, Interest};
 pub(crate) use hearing::{Asked, Hearing};
 #[cfg(test)]
 pub(crate) use raft::{StoredElectorate, StoredSnapshotMeta, StoredVote};
+#[cfg(test)]
+pub(crate) use scope::Scope;
 pub(crate) use slots::{Decided, Range};
 pub(crate) use view::{Sink, View};
 #[cfg(test)]
 pub(crate) use visit::PROPOSED_BYTES_MAX;
+pub(crate) use want::Want;
 
 /// Why a message to another node had no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

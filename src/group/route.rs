@@ -117,8 +117,10 @@ impl Directory {
                 counted.is_committed = true;
                 tracing::debug!(group = ?group.id(), version = %reply.version, ?proposal, %leader, "committed");
                 // The view of a cell is that of its one slot.
-                let record = reply.record.as_ref().filter(|_| !group.id().is_map());
-                group.view.observe(reply.version, record);
+                match group.id().is_map() {
+                    true => group.view.observe_here(reply.version),
+                    false => group.view.observe(reply.version, reply.record.as_ref()),
+                }
                 Ok(reply)
             }
             _ => Err(Unconfirmed),

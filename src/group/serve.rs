@@ -59,7 +59,11 @@ fn is_of_voters(body: &Body) -> bool {
 fn are_of_voters(many: &Many) -> bool {
     match many {
         Many::Status(_) | Many::Update(_) | Many::Orphaned => true,
-        Many::Subscribe(_) | Many::Unsubscribe(_) | Many::Ping | Many::Doubt { .. } => false,
+        Many::Subscribe(_)
+        | Many::Rescope(_)
+        | Many::Unsubscribe(_)
+        | Many::Ping
+        | Many::Doubt { .. } => false,
     }
 }
 
@@ -146,6 +150,7 @@ impl Directory {
                 Response::Standings(Batch::new(standings))
             }
             Many::Subscribe(wishes) => Box::pin(self.answer_subscribe(peer, wishes)).await,
+            Many::Rescope(wishes) => self.answer_rescope(peer, wishes),
             Many::Unsubscribe(ends) => self.answer_unsubscribe(peer, ends),
             Many::Update(_) | Many::Orphaned | Many::Ping | Many::Doubt { .. } => Response::Unclear,
         })

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use crate::codec::{self, MalformedError};
 use crate::failpoint;
 use crate::id::{NodeId, Version};
-use crate::machine::{Command, Machine, Reply};
+use crate::machine::{Command, Machine, Reply, Slot};
 use crate::probe;
 
 use super::disk::{Applied, Disk, Held};
@@ -224,6 +224,10 @@ impl RaftStateMachine<Types> for State {
         }
         failpoint::hit("group.before_apply");
         let decisions = new.len() as u64;
+        let slots: Vec<Slot> = match self.disk.group.is_map() {
+            true => new.iter().map(|(slot, _)| slot.clone()).collect(),
+            false => Vec::new(),
+        };
         let log_length = {
             let mut held = self.disk.held();
             held.applied = applied;
@@ -234,7 +238,7 @@ impl RaftStateMachine<Types> for State {
         self.disk.counts().commands_applied.add(commands);
         self.disk.counts().decisions.add(decisions);
         if let Some((version, record)) = observed {
-            self.view.observe(version, record.as_ref());
+            self.view.observe_applied(version, record.as_ref(), &slots);
         }
         for (responder, reply) in replies {
             responder.send(reply);

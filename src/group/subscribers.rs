@@ -6,17 +6,22 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use crate::id::{GroupId, NodeId};
+use crate::transport::Taken;
 
 use super::barrier::Passed;
 use super::directory::{Directory, Group};
 use super::push::Pusher;
+use super::scope::Scope;
 use super::visit::Visit;
-use super::wire::{Batch, Many, RECORD_BYTES_A_FRAME, Request, Response, State, Subscribed};
+use super::wire::{Batch, Many, RECORD_BYTES_A_FRAME, Request, Response, State, Subscribed, Wish};
 
 /// How long a peer may take to confirm that it is no longer served before it is told again, and the
 /// pause before that, in milliseconds.
 const ORPHAN_MS: u64 = 1_000;
 const ORPHAN_PAUSE_MS: u64 = 200;
+
+/// The most bytes that what all subscribers want may take here; beyond it they are told of all.
+pub(super) const SCOPES_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// How long subscribers wait for the barrier that this voter passes on their behalf.
 const SUBSCRIBE_MS: u64 = 3_000;
@@ -26,17 +31,17 @@ impl Directory {
     pub(super) async fn answer_subscribe(
         self: &Arc<Self>,
         peer: NodeId,
-        wishes: Batch<(GroupId, u64)>,
+        wishes: Batch<Wish>,
     ) -> Response {
         let is_alone = wishes.len() == 1;
         // Registered first, read after: nothing falls in between.
         let registered: Vec<Result<(Visit, u64), String>> = wishes
             .into_vec()
             .into_iter()
-            .map(|(id, number)| {
-                let group = self.visit(peer, id)?;
-                self.subscribe(peer, number, &group)?;
-                Ok((group, number))
+            .map(|wish| {
+                let group = self.visit(peer, wish.group)?;
+                self.subscribe(peer, wish.number, &group, wish.scope)?;
+                Ok((group, wish.number))
             })
             .collect();
         let groups: Vec<Arc<Group>> = registered
@@ -88,6 +93,42 @@ impl Directory {
         Response::Subscribed(Batch::new(answers.collect()))
     }
 
+    /// Registers other wishes in the place of those that stand.
+    pub(super) fn answer_rescope(&self, peer: NodeId, wishes: Batch<Wish>) -> Response {
+        let answers = wishes.into_vec().into_iter().map(|wish| {
+            let mut version = None;
+            if let Some(group) = self.known(wish.group) {
+                let scope = self.room_for(wish.group, wish.scope);
+                let stands = group.view.rescope_of(peer, wish.number, scope);
+                // Registered first, read after: nothing falls in between.
+                version = stands.then(|| group.view.version());
+                self.forget_idle(group);
+            }
+            match version {
+                Some(version) => Subscribed::State(State {
+                    version,
+                    record: None,
+                }),
+                None => Subscribed::No {
+                    reason: "there is no such subscription".into(),
+                },
+            }
+        });
+        Response::Subscribed(Batch::new(answers.collect()))
+    }
+
+    /// A scope that a peer has sent, if it can be kept here; else all.
+    fn room_for(&self, group: GroupId, scope: Scope) -> (Scope, Option<Taken>) {
+        let scope = match group.is_map() {
+            true => scope.normal(),
+            false => Scope::All,
+        };
+        match self.scopes.take(scope.bytes()) {
+            Some(room) => (scope, Some(room)),
+            None => (Scope::All, None),
+        }
+    }
+
     pub(super) fn answer_unsubscribe(&self, peer: NodeId, ends: Batch<(GroupId, u64)>) -> Response {
         for (id, number) in ends.into_vec() {
             if let Some(group) = self.known(id) {
@@ -99,25 +140,27 @@ impl Directory {
     }
 
     /// Takes in what stands, where somebody here wants to know it.
-    pub(super) fn answer_update(&self, updates: Batch<(GroupId, State)>) -> Response {
+    pub(super) fn answer_update(self: &Arc<Self>, updates: Batch<(GroupId, State)>) -> Response {
         let updates = updates.into_vec().into_iter();
         let wanted = updates.map(|(id, state)| {
             let group = self.known(id);
             let group = group.filter(|group| !group.view.is_idle());
             if let Some(group) = &group {
                 group.view.observe(state.version, state.record.as_ref());
+                self.rescope(group, true);
             }
             group.is_some()
         });
         Response::Wanted(Batch::new(wanted.collect()))
     }
 
-    /// Registers `peer` for every commit of the group.
+    /// Registers `peer` for commits of the group.
     pub(super) fn subscribe(
         self: &Arc<Self>,
         peer: NodeId,
         number: u64,
         group: &Arc<Group>,
+        scope: Scope,
     ) -> Result<(), String> {
         let max = match self.peers().voters().contains(&peer) {
             // It follows on behalf of others too.
@@ -135,7 +178,8 @@ impl Directory {
             pusher.clone()
         };
         // In this order: whoever finds no subscription then takes the group from the pusher.
-        group.view.subscribe(peer, number, pusher.clone());
+        let scope = self.room_for(group.id(), scope);
+        group.view.subscribe(peer, number, pusher.clone(), scope);
         if !pusher.add(group.id(), max) {
             group.view.unsubscribe(peer, number);
             self.counts.refused_subscriptions.one();

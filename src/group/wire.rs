@@ -7,6 +7,7 @@ use crate::id::{GroupId, NodeId, Version};
 use crate::machine::{Command, Record, Reply as Applied};
 
 use super::raft::{LogPosition, StoredEntry, StoredSnapshotMeta, StoredVote};
+use super::scope::Scope;
 use super::slots::{SlotsRequest, SlotsResponse};
 
 /// The format of the frames below.
@@ -39,15 +40,26 @@ pub(crate) enum Subject {
     Many(Many),
 }
 
+/// What a subscriber wants to be told, and the number of its subscription.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Wish {
+    pub(crate) group: GroupId,
+    pub(crate) number: u64,
+    /// Of a cell it is all.
+    pub(crate) scope: Scope,
+}
+
 /// What is said of many groups at once, or of none. The answer is a batch of answers in the same
 /// order.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub(crate) enum Many {
     /// As [`Body::Status`], without the records. Between voters only; wakes nothing.
     Status(Batch<GroupId>),
-    /// Tell me of every commit from now on, and what stands now. A higher number is newer: an
+    /// Tell me of commits from now on, and what stands now. A higher number is newer: an
     /// end that was overtaken by a new beginning ends nothing.
-    Subscribe(Batch<(GroupId, u64)>),
+    Subscribe(Batch<Wish>),
+    /// To be told of something else from now on, in the place of a subscription that stands.
+    Rescope(Batch<Wish>),
     Unsubscribe(Batch<(GroupId, u64)>),
     /// To a subscriber: this stands now.
     Update(Batch<(GroupId, State)>),

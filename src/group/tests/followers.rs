@@ -1,11 +1,14 @@
 //! Many groups that one node follows: few tasks, few messages, and nothing missed.
 
+use futures::StreamExt;
+
 use super::cluster::until;
 use super::schedules::{observer, set, settled};
 use super::*;
 use crate::group::Interest;
 use crate::group::raft::{LogPosition, StoredEntry, StoredPayload, StoredVote};
 use crate::group::wire::{GROUPS_A_FRAME, RECORD_BYTES_A_FRAME, RaftRequest};
+use crate::{OnceConfig, OnceMap};
 
 fn group(n: usize) -> GroupId {
     GroupId::from_bytes(*blake3::hash(&n.to_le_bytes()).as_bytes())
@@ -238,4 +241,159 @@ async fn a_tail_is_settled_for_its_cell_alone() {
         interests[7].view().record().unwrap().proposal.value[0],
         7_u8
     );
+}
+
+// -- maps -------------------------------------------------------------------------------------
+
+fn open_map(node: &Network) -> OnceMap<u64, u64> {
+    OnceMap::writer_with_config(node, "map", OnceConfig::new().type_name("u64"))
+}
+
+/// Voters that bring a handle online tell all followers what they find.
+async fn open_maps(nodes: &[Network]) -> Vec<OnceMap<u64, u64>> {
+    let maps: Vec<_> = nodes.iter().map(open_map).collect();
+    for map in &maps {
+        map.when().online().await;
+    }
+    maps
+}
+
+/// What voters have told those who follow there.
+fn told(nodes: &[Network]) -> u64 {
+    let pushed = |node: &Network| node.directory().counts.updates_pushed.get();
+    nodes.iter().map(pushed).sum()
+}
+
+/// All voters write, to keys from here on.
+async fn busy(nodes: &[Network], from: u64) {
+    for n in 0..60 {
+        open_map(&nodes[n as usize % nodes.len()])
+            .write(from + n, n)
+            .await
+            .unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_one_key_of_a_busy_map_hears_of_no_other() {
+    let net = SimNet::new(1);
+    let nodes = settled(&net, 3).await;
+    let observer = observer(&net, &nodes).await;
+    let map = open_map(&observer);
+    map.when().online().await;
+    let maps = open_maps(&nodes).await;
+    busy(&nodes, 1_000).await;
+    assert_eq!(told(&nodes), 0, "nobody waits for anything");
+    let waiting = tokio::spawn({
+        let map = map.clone();
+        async move { map.wait(&7).await }
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    busy(&nodes, 2_000).await;
+    assert_eq!(told(&nodes), 0, "nobody waits for these");
+    assert!(!waiting.is_finished());
+    maps[1].write(7, 70).await.unwrap();
+    assert_eq!(waiting.await.unwrap(), Ok(70));
+    busy(&nodes, 3_000).await;
+    assert_eq!(told(&nodes), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_of_a_range_is_told_of_the_range_and_after_it_of_nothing() {
+    let net = SimNet::new(1);
+    let nodes = settled(&net, 3).await;
+    let observer = observer(&net, &nodes).await;
+    let map = open_map(&observer);
+    map.when().online().await;
+    let _maps = open_maps(&nodes).await;
+    let mut changes = map.changes(10..20);
+    let reading = tokio::spawn(async move {
+        let mut keys = Vec::new();
+        while keys.len() < 10 {
+            keys.push(changes.next().await.unwrap().unwrap().key);
+        }
+        keys
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    busy(&nodes, 1_000).await;
+    assert_eq!(told(&nodes), 0);
+    busy(&nodes, 0).await;
+    assert_eq!(reading.await.unwrap(), (10..20).collect::<Vec<u64>>());
+    let so_far = told(&nodes);
+    assert!((1..=10).contains(&so_far), "{so_far}");
+    // Whoever waits for any version is told of all, until nobody does.
+    let version = map.version();
+    let reached = map.when().reaches(Version::new(version.as_u64() + 100));
+    let all = tokio::spawn(reached);
+    busy(&nodes, 2_000).await;
+    busy(&nodes, 3_000).await;
+    assert!(all.await.unwrap().is_reached());
+    let so_far = told(&nodes);
+    assert!(so_far > 50, "{so_far}");
+    busy(&nodes, 4_000).await;
+    // The first one that nobody wanted.
+    assert!(
+        told(&nodes) <= so_far + 3,
+        "{} after {so_far}",
+        told(&nodes)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_key_misses_it_at_no_voter() {
+    for seed in 0..12 {
+        let net = SimNet::new(seed);
+        let nodes = settled(&net, 3).await;
+        let observer = observer(&net, &nodes).await;
+        let map = open_map(&observer);
+        map.when().online().await;
+        let mut waiting = Vec::new();
+        // More than one follower may name one by one, and less.
+        for key in 0..if seed % 2 == 0 { 5 } else { 100 } {
+            let map = map.clone();
+            waiting.push(tokio::spawn(async move { map.wait(&key).await }));
+        }
+        let gone = seed as usize % 3;
+        tokio::time::sleep(Duration::from_millis(seed % 4)).await;
+        net.isolate(addr(gone));
+        tokio::time::sleep(Duration::from_millis(100 * seed)).await;
+        let rest = [&nodes[(gone + 1) % 3], &nodes[(gone + 2) % 3]];
+        for key in 0..waiting.len() as u64 {
+            open_map(rest[key as usize % 2])
+                .write(key, key)
+                .await
+                .unwrap();
+        }
+        for (key, waited) in waiting.into_iter().enumerate() {
+            let waited = tokio::time::timeout(Duration::from_secs(60), waited).await;
+            assert_eq!(waited.unwrap().unwrap(), Ok(key as u64), "seed {seed}");
+        }
+        net.heal_all();
+    }
+}
+
+/// Keys are decided while it changes what is waited for.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_missed_while_wishes_change() {
+    for seed in 0..10 {
+        let net = SimNet::new(seed);
+        let nodes = settled(&net, 3).await;
+        let observer = observer(&net, &nodes).await;
+        net.set_delay(Duration::from_micros(100), Duration::from_millis(3));
+        let map = open_map(&observer);
+        let writers = nodes.iter().map(open_map).collect::<Vec<_>>();
+        let write = async {
+            for key in 0..60 {
+                writers[key as usize % 3].write(key, key).await.unwrap();
+            }
+        };
+        let wait = async {
+            for key in 0..60 {
+                let waited = tokio::time::timeout(Duration::from_secs(60), map.wait(&key)).await;
+                assert_eq!(waited.expect("in vain"), Ok(key), "seed {seed}");
+            }
+        };
+        tokio::join!(write, wait);
+    }
 }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::*;
 use crate::codec::{FRAME_BYTES_MAX, VALUE_BYTES_CAP};
+use crate::group::Scope;
 use crate::group::raft::{LogPosition, StoredEntry, StoredPayload, StoredVote};
-use crate::group::wire::{Batch, Body, Many, RaftRequest, Request, Response};
+use crate::group::wire::{Batch, Body, Many, RaftRequest, Request, Response, Wish};
 use crate::id::NodeId;
 
 pub(super) async fn settled(net: &SimNet, count: usize) -> Vec<Network> {
@@ -311,7 +312,12 @@ async fn requests_that_come_to_nothing_leave_no_group_behind() {
     net.cut(addr(0), addr(2));
     tokio::time::sleep(Duration::from_secs(5)).await;
     for n in 0..100 {
-        let wishes = vec![(GroupId::from_bytes([n; 32]), 1); 1 + usize::from(n) % 3];
+        let wish = Wish {
+            group: GroupId::from_bytes([n; 32]),
+            number: 1,
+            scope: Scope::All,
+        };
+        let wishes = vec![wish; 1 + usize::from(n) % 3];
         let frame = Request::of_many(Many::Subscribe(Batch::new(wishes))).encode();
         let peers = observer.directory().peers();
         let _ = peers.call(nodes[0].node_id(), frame).await.unwrap();

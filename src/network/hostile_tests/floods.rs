@@ -158,8 +158,7 @@ async fn a_flood_of_new_groups_leaves_bounded_state_behind() {
     .await;
     // What it follows is kept, up to a limit that the refusal names.
     let follow = |from: u64, to: u64| {
-        let wishes = (from..to).map(|n| (group(n), 1)).collect();
-        let answer = ask_many(&raw, Many::Subscribe(Batch::new(wishes)));
+        let answer = ask_many(&raw, Many::Subscribe(wishes((from..to).map(group))));
         async move {
             match answer.await {
                 Ok(Response::Subscribed(answers)) => answers.into_vec(),

@@ -211,12 +211,16 @@ async fn damaged_requests_are_answered_or_refused() {
         },
         propose(1, 8),
     ];
-    let wishes = |round: u64| Batch::new((0..3).map(|n| (group((round + n) % 8), n)).collect());
+    let three = |round: usize| (round..round + 3).map(|n| group(n as u64 % 8));
     for round in 0..200 {
         let id = group(round as u64 % 8);
-        let request = match round % 5 {
-            3 => Request::of_many(Many::Subscribe(wishes(round as u64))),
-            4 => Request::of_many(Many::Unsubscribe(wishes(round as u64))),
+        let request = match round % 6 {
+            3 => Request::of_many(Many::Subscribe(wishes(three(round)))),
+            5 => Request::of_many(Many::Rescope(wishes(three(round)))),
+            4 => {
+                let ends = three(round).map(|group| (group, 1)).collect();
+                Request::of_many(Many::Unsubscribe(Batch::new(ends)))
+            }
             sample => Request::new(id, samples[sample].clone()),
         };
         let mut bytes = request.encode();
@@ -242,8 +246,11 @@ async fn damaged_requests_are_answered_or_refused() {
 async fn a_frame_about_too_many_groups_is_refused_and_leaves_nothing_behind() {
     let victim = Victim::alone().await;
     let raw = victim.observer([7; 32]).await;
-    let ids: Vec<_> = (0..GROUPS_A_FRAME as u64).map(|n| (group(n), 1)).collect();
-    let full = Request::of_many(Many::Subscribe(Batch::new(ids))).encode();
+    let frame = |groups: usize| {
+        let groups = (0..groups as u64).map(group);
+        Request::of_many(Many::Subscribe(wishes(groups))).encode()
+    };
+    let full = frame(GROUPS_A_FRAME);
     let Ok(Response::Subscribed(answers)) = ask_bytes(&raw, &full).await else {
         panic!("not answered");
     };
@@ -252,13 +259,11 @@ async fn a_frame_about_too_many_groups_is_refused_and_leaves_nothing_behind() {
     let followed = victim.network.directory().known_groups();
     assert_eq!(followed, (GROUPS_A_FRAME, GROUPS_A_FRAME));
     // The number of groups is written behind one byte more than fits into one, and is one more now.
-    let two = Request::of_many(Many::Subscribe(Batch::new(vec![(group(1), 1); 2]))).encode();
-    let three = Request::of_many(Many::Subscribe(Batch::new(vec![(group(1), 1); 3]))).encode();
-    let count_at = variant(&two, &three);
+    let count_at = variant(&frame(2), &frame(3));
     assert_eq!(full[count_at..count_at + 3], [251, 0, 1]);
     let mut many = full.clone();
     many[count_at + 1] = 1;
-    many.extend_from_slice(&full[full.len() - 33..]);
+    many.extend_from_slice(&full[full.len() - 34..]);
     let reason = refused(&raw, &many).await;
     assert!(reason.contains("longer than it may be"), "{reason}");
     for count in [252, 253] {
