@@ -3,11 +3,11 @@
 use futures::StreamExt;
 
 use super::cluster::until;
-use super::schedules::{observer, set, settled};
+use super::schedules::{observer, set, settled, tail_of};
 use super::*;
 use crate::group::Interest;
-use crate::group::raft::{LogPosition, StoredEntry, StoredPayload, StoredVote};
-use crate::group::wire::{GROUPS_A_FRAME, RECORD_BYTES_A_FRAME, RaftRequest};
+use crate::group::raft::StoredPayload;
+use crate::group::wire::{GROUPS_A_FRAME, RECORD_BYTES_A_FRAME};
 use crate::{OnceConfig, OnceMap};
 
 fn group(n: usize) -> GroupId {
@@ -214,20 +214,8 @@ async fn a_tail_is_settled_for_its_cell_alone() {
     let directory = nodes[2].directory().clone();
     let tail = directory.group(group(7));
     let replica = directory.wake(&tail).await.unwrap();
-    let append = RaftRequest::Append {
-        vote: StoredVote {
-            term: 5,
-            node: nodes[0].node_id(),
-            committed: true,
-        },
-        prev: Some(LogPosition::GENESIS),
-        entries: vec![StoredEntry {
-            at: LogPosition { term: 5, index: 1 },
-            payload: StoredPayload::Command(set(&nodes[0], b"", vec![7])),
-        }],
-        committed: Some(LogPosition::GENESIS),
-    };
-    replica.answer(append).await.unwrap();
+    let left = StoredPayload::Command(set(&nodes[0], b"", vec![7]));
+    replica.answer(tail_of(&nodes[0], left)).await.unwrap();
     drop(replica);
     // Else one that has applied all of its log and one that knows nothing would do.
     net.isolate(addr(0));

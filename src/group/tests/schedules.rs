@@ -256,6 +256,23 @@ async fn the_largest_value_that_a_cell_may_hold_is_decided() {
     }
 }
 
+/// The first entry of a log, which `leader` has not committed.
+pub(super) fn tail_of(leader: &Network, payload: StoredPayload) -> RaftRequest {
+    RaftRequest::Append {
+        vote: StoredVote {
+            term: 5,
+            node: leader.node_id(),
+            committed: true,
+        },
+        prev: Some(LogPosition::GENESIS),
+        entries: vec![StoredEntry {
+            at: LogPosition { term: 5, index: 1 },
+            payload,
+        }],
+        committed: Some(LogPosition::GENESIS),
+    }
+}
+
 /// A leader left an entry and is gone or silent: settling it must not spin.
 #[tokio::test(start_paused = true)]
 async fn a_tail_that_a_leader_left_is_settled() {
@@ -264,20 +281,8 @@ async fn a_tail_that_a_leader_left_is_settled() {
     let directory = nodes[2].directory().clone();
     let group = directory.group(GROUP);
     let replica = directory.wake(&group).await.unwrap();
-    let append = RaftRequest::Append {
-        vote: StoredVote {
-            term: 5,
-            node: nodes[0].node_id(),
-            committed: true,
-        },
-        prev: Some(LogPosition::GENESIS),
-        entries: vec![StoredEntry {
-            at: LogPosition { term: 5, index: 1 },
-            payload: StoredPayload::Blank,
-        }],
-        committed: Some(LogPosition::GENESIS),
-    };
-    replica.answer(append).await.unwrap();
+    let tail = tail_of(&nodes[0], StoredPayload::Blank);
+    replica.answer(tail).await.unwrap();
     assert!(replica.has_tail());
     net.isolate(addr(0));
     tokio::time::sleep(Duration::from_secs(10)).await;
