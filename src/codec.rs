@@ -189,9 +189,90 @@ pub(crate) fn decode<T: Decode<()>>(version: u8, bytes: &[u8]) -> Result<T, Malf
     Ok(value)
 }
 
+/// A list of no more than `MAX` items: one that says it is longer is refused before there is any
+/// memory for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AtMost<T, const MAX: usize>(Vec<T>);
+
+impl<T, const MAX: usize> AtMost<T, MAX> {
+    /// # Panics
+    ///
+    /// If there are more: nobody could read what is sent then.
+    pub(crate) fn new(items: Vec<T>) -> Self {
+        assert!(items.len() <= MAX, "{} of {MAX} items", items.len());
+        Self(items)
+    }
+
+    pub(crate) fn into_vec(self) -> Vec<T> {
+        self.0
+    }
+}
+
+impl<T, const MAX: usize> std::ops::Deref for AtMost<T, MAX> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.0
+    }
+}
+
+impl<T: Encode + 'static, const MAX: usize> Encode for AtMost<T, MAX> {
+    fn encode<E: bincode::enc::Encoder>(
+        &self,
+        encoder: &mut E,
+    ) -> Result<(), bincode::error::EncodeError> {
+        self.0.encode(encoder)
+    }
+}
+
+/// As a `Vec` is decoded.
+impl<C, T: Decode<C>, const MAX: usize> Decode<C> for AtMost<T, MAX> {
+    fn decode<D: bincode::de::Decoder<Context = C>>(
+        decoder: &mut D,
+    ) -> Result<Self, bincode::error::DecodeError> {
+        let length = u64::decode(decoder)?;
+        let length = usize::try_from(length).ok().filter(|len| *len <= MAX);
+        let too_long = bincode::error::DecodeError::Other("a list is longer than it may be");
+        let length = length.ok_or(too_long)?;
+        decoder.claim_container_read::<T>(length)?;
+        let mut items = Vec::with_capacity(length);
+        for _ in 0..length {
+            // What an item takes is claimed once more where it is read.
+            decoder.unclaim_bytes_read(size_of::<T>());
+            items.push(T::decode(decoder)?);
+        }
+        Ok(Self(items))
+    }
+}
+
+impl<'de, C, T: Decode<C>, const MAX: usize> bincode::BorrowDecode<'de, C> for AtMost<T, MAX> {
+    fn borrow_decode<D: bincode::de::BorrowDecoder<'de, Context = C>>(
+        decoder: &mut D,
+    ) -> Result<Self, bincode::error::DecodeError> {
+        Self::decode(decoder)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_is_read_as_any_other_unless_it_says_that_it_is_too_long() {
+        let list = AtMost::<u64, 3>::new(vec![1, 300, 2]);
+        let bytes = encode(1, &list);
+        assert_eq!(bytes, encode(1, &vec![1_u64, 300, 2]));
+        assert_eq!(decode(1, &bytes), Ok(list));
+        for length in [4, 1 << 20, u64::MAX] {
+            let refused = decode::<AtMost<u64, 3>>(1, &encode(1, &length)).unwrap_err();
+            let MalformedError::Body(reason) = refused else {
+                panic!("{refused}");
+            };
+            assert!(reason.contains("longer than it may be"), "{reason}");
+        }
+        // Believed, and not there.
+        assert!(decode::<AtMost<u64, 3>>(1, &encode(1, &3_u64)).is_err());
+    }
 
     #[test]
     fn a_value_over_the_limit_is_refused_with_the_limit() {

@@ -64,7 +64,7 @@ macro_rules! limits {
 }
 
 limits! {
-    /// Replicas that are awake at once, 124 KiB each and what their logs hold. A quarter of them is
+    /// Replicas that are awake at once, 124 to 340 KiB each and what their logs hold. A quarter of them is
     /// kept for messages of other voters.
     awake_groups_max: 16_384, 8..=1_048_576;
     /// Groups on disk. A voter that holds so many takes no proposals for new ones, and three

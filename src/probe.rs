@@ -47,6 +47,8 @@ pub(crate) enum Bug {
     FollowersNotTold,
     /// A stream of decisions goes on behind what is applied, and reads only what is durable.
     StreamSkips,
+    /// A cell that falls asleep forgets its vote.
+    SealForgetsVote,
     /// A voter goes on from a snapshot of a map whose slots it has not got.
     SnapshotUnfilled,
     /// An executor is taken for dead by the wall clock.

@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use crate::codec::{self, Decode, Encode};
 use crate::group::generate as group;
 use crate::group::generate_tasks as tasks;
-use crate::group::wire::{Body, RaftRequest, Request, Response};
+use crate::group::wire::{Body, RaftRequest, Request, Response, Subject};
 use crate::id::NodeId;
 use crate::network::fuzzing::scene;
 use crate::network::generate as network;
@@ -47,25 +47,30 @@ impl Seen {
 #[test]
 fn every_request_is_read_as_it_was_written() {
     let (mut bodies, mut raft) = (Seen::default(), Seen::default());
-    let (mut slots, mut queries) = (Seen::default(), Seen::default());
+    let (mut slots, mut queries, mut many) = (Seen::default(), Seen::default(), Seen::default());
     each(|rng| {
         let request = group::request(rng);
         assert_eq!(Request::decode(&request.encode()).as_ref(), Ok(&request));
-        bodies.see(group::kind_of_body(&request.body));
-        if let Body::Raft(request) = &request.body {
+        let body = match &request.subject {
+            Subject::One(_, body) => body,
+            Subject::Many(said) => return many.see(group::kind_of_many(said)),
+        };
+        bodies.see(group::kind_of_body(body));
+        if let Body::Raft(request) = body {
             raft.see(group::kind_of_raft_request(request));
             if let RaftRequest::Append { entries, .. } = request {
                 assert!(entries.len() < 4);
             }
         }
-        if let Body::Slots { request, .. } = &request.body {
+        if let Body::Slots { request, .. } = body {
             slots.see(group::kind_of_slots_request(request));
         }
-        if let Body::Tasks { query, .. } = &request.body {
+        if let Body::Tasks { query, .. } = body {
             queries.see(tasks::kind_of_query(query));
         }
     });
     bodies.assert_all(group::BODIES);
+    many.assert_all(group::MANY);
     raft.assert_all(group::RAFT_REQUESTS);
     slots.assert_all(group::SLOTS_REQUESTS);
     queries.assert_all(tasks::QUERIES);

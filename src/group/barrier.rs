@@ -12,15 +12,16 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::time::{Instant, timeout_at};
 
-use crate::id::{GroupId, NodeId};
-use crate::machine::Slot;
+use crate::id::{GroupId, NodeId, Version};
+use crate::machine::{Record, Slot};
 use crate::probe::{Bug, planted};
 
 use super::ATTEMPT;
-use super::directory::{Directory, Group};
+use super::directory::{Directory, GROUPS_AT_ONCE, Group};
+use super::raft::LogPosition;
 use super::replica::Replica;
 use super::route::{Ask, Unconfirmed};
-use super::wire::{Body, Request, Response, State};
+use super::wire::{Batch, Body, Many, Request, Response, Standing, State};
 
 /// When a majority has been asked enough.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,11 +32,62 @@ enum Until {
     Current,
 }
 
-/// How long one try to bring a handle online may take.
-const JOIN_MS: u64 = 5_000;
+/// How long a lost leader's tail is tried to be settled, in milliseconds.
+const SETTLE_MS: u64 = 5_000;
 
-/// The longest pause between two tries, in milliseconds.
-const JOIN_PAUSE_MAX_MS: u64 = 500;
+/// How the barrier of one group of many ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Passed {
+    Current,
+    /// Somebody holds what this voter has not got, or what may not be committed.
+    Open,
+    Unconfirmed,
+}
+
+/// What those who were asked know of one group of many.
+struct Asked {
+    answered: usize,
+    all_applied: bool,
+    version: Version,
+    is_decided: bool,
+    is_decided_here: bool,
+}
+
+impl Asked {
+    /// What this voter knows itself.
+    fn first(own: Option<Standing>) -> Self {
+        let is_decided_here = own.as_ref().is_some_and(|own| own.is_decided);
+        let mut asked = Self {
+            answered: 0,
+            all_applied: true,
+            version: Version::ZERO,
+            is_decided: false,
+            is_decided_here,
+        };
+        asked.add(own);
+        asked
+    }
+
+    fn add(&mut self, standing: Option<Standing>) {
+        if let Some(standing) = standing {
+            self.answered += 1;
+            self.all_applied &= standing.last <= standing.applied;
+            self.version = self.version.max(standing.version);
+            self.is_decided |= standing.is_decided;
+        }
+    }
+
+    fn passed(&self, majority: usize) -> Passed {
+        let all_applied = self.all_applied || planted(Bug::BarrierWithoutTails);
+        if self.answered < majority {
+            Passed::Unconfirmed
+        } else if all_applied && self.is_decided == self.is_decided_here {
+            Passed::Current
+        } else {
+            Passed::Open
+        }
+    }
+}
 
 impl Directory {
     /// The current state of the group: everything committed before the call is in it.
@@ -78,20 +130,8 @@ impl Directory {
         until: Until,
         deadline: Instant,
     ) -> Result<State, Unconfirmed> {
-        let request = Request::new(group.id(), Body::Status).encode();
-        let patience = deadline.min(Instant::now() + ATTEMPT);
-        let mut answers: FuturesUnordered<_> = self
-            .peers()
-            .linked_voters()
-            .into_iter()
-            .map(|voter| {
-                let call = self.peers().call(voter, request.clone());
-                async move {
-                    let frame = timeout_at(patience, call).await.ok()?.ok()?;
-                    Response::decode(&frame).ok()
-                }
-            })
-            .collect();
+        let request = Request::new(group.id(), Body::Status);
+        let mut answers = self.ask_voters(&request, deadline);
         let mut current = State::default();
         let mut answered = 0;
         let mut all_applied = true;
@@ -127,6 +167,118 @@ impl Directory {
         Err(Unconfirmed)
     }
 
+    /// As [`current`](Self::current) for many groups, with one question to each other voter.
+    /// What takes more than that is left to the caller.
+    pub(super) async fn current_of_all(
+        self: &Arc<Self>,
+        groups: &[Arc<Group>],
+        deadline: Instant,
+    ) -> Vec<Passed> {
+        if groups.is_empty() {
+            return Vec::new();
+        }
+        if let [group] = groups {
+            let passed = self.current(group, deadline).await;
+            return vec![passed.map_or(Passed::Unconfirmed, |()| Passed::Current)];
+        }
+        let ids = groups.iter().map(|group| group.id()).collect();
+        let request = Request::of_many(Many::Status(Batch::new(ids)));
+        let mut answers = self.ask_voters(&request, deadline);
+        let own = async {
+            let mut own = Vec::with_capacity(groups.len());
+            for group in groups {
+                own.push(self.own_standing(group).await);
+            }
+            own
+        };
+        // Others look while this voter does.
+        let (first, own) = futures::join!(answers.next(), own);
+        let majority = match planted(Bug::BarrierAlone) {
+            true => 1,
+            false => self.peers().majority(),
+        };
+        let mut asked: Vec<_> = own.into_iter().map(Asked::first).collect();
+        let mut next = first;
+        while asked.iter().any(|asked| asked.answered < majority) {
+            let Some(answer) = next else {
+                break;
+            };
+            if let Some(Response::Standings(all)) = answer
+                && all.len() == asked.len()
+            {
+                for (asked, standing) in asked.iter_mut().zip(all.into_vec()) {
+                    if asked.answered < majority {
+                        asked.add(standing);
+                    }
+                }
+            }
+            next = answers.next().await;
+        }
+        let passed = groups.iter().zip(asked).map(|(group, asked)| {
+            let passed = asked.passed(majority);
+            if passed == Passed::Current {
+                group.view.observe(asked.version, None);
+            }
+            passed
+        });
+        passed.collect()
+    }
+
+    /// The answers of the other voters that are linked, as they come.
+    fn ask_voters(
+        &self,
+        request: &Request,
+        deadline: Instant,
+    ) -> FuturesUnordered<impl Future<Output = Option<Response>> + Send + use<>> {
+        let request = request.encode();
+        let patience = deadline.min(Instant::now() + ATTEMPT);
+        let voters = self.peers().linked_voters().into_iter();
+        voters
+            .map(|voter| {
+                let call = self.peers().call(voter, request.clone());
+                async move {
+                    let frame = timeout_at(patience, call).await.ok()?.ok()?;
+                    Response::decode(&frame).ok()
+                }
+            })
+            .collect()
+    }
+
+    async fn own_standing(&self, group: &Arc<Group>) -> Option<Standing> {
+        let (standing, record) = self.standing(group).await?;
+        // Whoever waits for the value need not wait for the rest.
+        if let Some(record) = record {
+            group.view.observe(standing.version, Some(&record));
+        }
+        Some(standing)
+    }
+
+    /// What this voter itself holds, as [`own_status`](Self::own_status).
+    pub(super) async fn standing(&self, group: &Group) -> Option<(Standing, Option<Arc<Record>>)> {
+        // There may be many more to look at.
+        tokio::task::consume_budget().await;
+        let (state, last, applied) = self.held(group)?;
+        let standing = Standing {
+            version: state.version,
+            is_decided: state.record.is_some(),
+            last,
+            applied,
+        };
+        Some((standing, state.record))
+    }
+
+    /// The state, the end of the log and how far it is applied.
+    fn held(&self, group: &Group) -> Option<(State, Option<LogPosition>, Option<LogPosition>)> {
+        let store = self.store().ok()?;
+        match group.awake() {
+            Some(replica) => Some(replica.status()),
+            None => {
+                let held = self.load(store, group.id()).ok()?;
+                Some((held.state(), held.last(), held.applied.at))
+            }
+        }
+    }
+
     /// What this voter itself holds; reads the disk if the replica sleeps, and wakes nothing.
     pub(super) async fn own_status(&self, group: &Arc<Group>) -> Option<Response> {
         self.own_status_of(group, &[]).await
@@ -134,14 +286,7 @@ impl Directory {
 
     /// The same, with the record of this slot.
     pub(super) async fn own_status_of(&self, group: &Arc<Group>, slot: &[u8]) -> Option<Response> {
-        let store = self.store().ok()?;
-        let (mut state, last, applied) = match group.awake() {
-            Some(replica) => replica.status(),
-            None => {
-                let held = self.load(store, group.id()).ok()?;
-                (held.state(), held.last(), held.applied.at)
-            }
-        };
+        let (mut state, last, applied) = self.held(group)?;
         if group.id().is_map() {
             // Read after: what is decided meanwhile is final.
             state.record = self.ledger(group).ok()?.get(slot).ok()?;
@@ -185,159 +330,41 @@ impl Directory {
         Err(Unconfirmed)
     }
 
+    /// Asks a majority about each of these, and returns those of which that has yet to succeed.
+    pub(super) async fn still_in_doubt(
+        self: &Arc<Self>,
+        groups: Vec<Arc<Group>>,
+        deadline: Instant,
+    ) -> Vec<Arc<Group>> {
+        let passed = self.current_of_all(&groups, deadline).await;
+        let all = futures::stream::iter(groups.into_iter().zip(passed));
+        let asked = all.map(|(group, passed)| async move {
+            let is_current = match passed {
+                Passed::Current => true,
+                Passed::Open => self.current(&group, deadline).await.is_ok(),
+                Passed::Unconfirmed => false,
+            };
+            if is_current {
+                return None;
+            }
+            group.view.doubt();
+            Some(group)
+        });
+        let asked = asked.buffer_unordered(GROUPS_AT_ONCE);
+        asked.filter_map(std::future::ready).collect().await
+    }
+
     pub(super) fn reachable_in_follow_order(&self, group: &Group) -> Vec<NodeId> {
         let mut order = self.peers().follow_order(&group.id());
         order.retain(|voter| self.peers().is_linked(*voter));
         order
     }
 
-    /// Brings a group that a handle wants online, and keeps trying while that makes sense.
-    pub(super) fn join(self: &Arc<Self>, group: &Arc<Group>) {
-        if group.view.is_idle() {
-            return;
-        }
-        let (this, group) = (self.clone(), group.clone());
-        // On a voter, links that come and go change whom to follow, for handles here and for
-        // those who follow here.
-        let view = &group.view;
-        let follows = !view.following().is_empty();
-        if this.peers().is_voter() && (this.has_gap() || follows || view.is_in_doubt()) {
-            let (this, group) = (this.clone(), group.clone());
-            self.peers().spawn(Box::pin(async move {
-                while this.peers().in_touch() && !group.view.is_idle() {
-                    let followed = this.follow_around_gaps(&group).await;
-                    if this.end_doubt(&group).await && followed {
-                        break;
-                    }
-                    let pause = Duration::from_millis(100 + this.peers().jitter_ms(100));
-                    tokio::time::sleep(pause).await;
-                }
-                this.forget_idle(group);
-            }));
-        }
-        if group.view.is_online() || !group.view.is_wanted() {
-            return;
-        }
-        self.peers().clone().spawn(Box::pin(async move {
-            let mut pause_ms = 10;
-            while this.peers().in_touch() {
-                let Some(losses) = group.view.start_joining() else {
-                    break;
-                };
-                let deadline = Instant::now() + Duration::from_millis(JOIN_MS);
-                match this.catch_up(&group, deadline).await {
-                    Ok(()) if group.view.finish_joining(losses) => break,
-                    Ok(()) => continue,
-                    Err(Unconfirmed) => group.view.give_up_joining(),
-                }
-                let pause = pause_ms + this.peers().jitter_ms(pause_ms);
-                tokio::time::sleep(Duration::from_millis(pause)).await;
-                pause_ms = (pause_ms * 2).min(JOIN_PAUSE_MAX_MS);
-            }
-            this.forget_idle(group);
-        }));
-    }
-
-    async fn catch_up(
-        self: &Arc<Self>,
-        group: &Arc<Group>,
-        deadline: Instant,
-    ) -> Result<(), Unconfirmed> {
-        if self.peers().is_voter() {
-            return self.current(group, deadline).await;
-        }
-        for voter in self.reachable_in_follow_order(group) {
-            if let Some(state) = self.follow_at(voter, group, deadline).await {
-                group.view.observe(state.version, state.record.as_ref());
-                return Ok(());
-            }
-        }
-        Err(Unconfirmed)
-    }
-
-    /// This voter does not see all the others.
-    fn has_gap(&self) -> bool {
-        self.peers().linked_voters().len() + 1 < self.peers().voters().len()
-    }
-
-    /// A voter hears of commits from the leader. While it cannot see some voter, that may be the
-    /// leader: it then also follows at the voters it does see. False if that has yet to succeed.
-    pub(super) async fn follow_around_gaps(self: &Arc<Self>, group: &Arc<Group>) -> bool {
-        if !self.has_gap() {
-            for (voter, number) in group.view.following() {
-                group.view.unfollow(voter);
-                let request = Request::new(group.id(), Body::Unsubscribe { number });
-                let call = self.peers().call(voter, request.encode());
-                // If it is lost, we go on being told, which harms nobody.
-                let _ = timeout_at(Instant::now() + ATTEMPT, call).await;
-            }
-            return true;
-        }
-        let mut followed = true;
-        for voter in self.peers().linked_voters() {
-            if group.view.following().contains_key(&voter) {
-                continue;
-            }
-            let deadline = Instant::now() + ATTEMPT;
-            match self.follow_at(voter, group, deadline).await {
-                Some(state) => group.view.observe(state.version, state.record.as_ref()),
-                None => followed = false,
-            }
-        }
-        followed
-    }
-
-    /// Asks a majority, if a voter was lost since the last time: it may have been the leader, and
-    /// have committed what it told others alone. Its link may be back already. False if that has
-    /// yet to succeed.
-    async fn end_doubt(self: &Arc<Self>, group: &Arc<Group>) -> bool {
-        if !group.view.take_doubt() {
-            return true;
-        }
-        let deadline = Instant::now() + Duration::from_millis(JOIN_MS);
-        let asked = self.current(group, deadline).await.is_ok();
-        if !asked {
-            group.view.doubt();
-        }
-        asked
-    }
-
-    /// Subscribes at `voter`, which passes a barrier and answers with what stands.
-    async fn follow_at(
-        &self,
-        voter: NodeId,
-        group: &Arc<Group>,
-        deadline: Instant,
-    ) -> Option<State> {
-        // Noted first: if the link drops from here on, the view is told.
-        let number = self.subscription_number();
-        if !group.view.follow(voter, number) {
-            return None;
-        }
-        let request = Request::new(group.id(), Body::Subscribe { number });
-        let call = self.peers().call(voter, request.encode());
-        let answer = match timeout_at(deadline, call).await {
-            Ok(Ok(frame)) => Response::decode(&frame).ok(),
-            _ => None,
-        };
-        if let Some(Response::State(state)) = answer {
-            if group.view.following().get(&voter) != Some(&number) {
-                // Nobody here wants it any more, and the word of that may have overtaken us.
-                let request = Request::new(group.id(), Body::Unsubscribe { number });
-                let call = self.peers().call(voter, request.encode());
-                let _ = timeout_at(Instant::now() + ATTEMPT, call).await;
-            }
-            return Some(state);
-        }
-        group.view.unfollow(voter);
-        None
-    }
-
     /// Settles what a lost leader left behind: finds a leader or becomes it, whose commit reaches
     /// every voter that is linked.
     pub(super) async fn settle_tail(self: Arc<Self>, replica: &Arc<Replica>) {
         let group = self.group(replica.group);
-        let deadline = Instant::now() + Duration::from_millis(JOIN_MS);
+        let deadline = Instant::now() + Duration::from_millis(SETTLE_MS);
         while replica.is_unsettled() && self.peers().in_touch() && Instant::now() < deadline {
             self.serve(&group, Ask::Settle(Slot::new()), 1, deadline, None)
                 .await;

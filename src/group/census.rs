@@ -11,6 +11,7 @@ use crate::metrics::Counts;
 use crate::store::{Batch, Durability, PageMax, Store, StoreFailed};
 
 use super::disk::{ELECTORATE, pack, unpack_page};
+use super::seal::SEALED;
 
 const KEY: &[u8] = b"c";
 
@@ -68,15 +69,15 @@ impl Census {
     }
 }
 
-/// Each group has one electorate.
+/// Each group has one electorate, or is sealed with it.
 fn count(store: &Store) -> Result<u64, StoreFailed> {
     let (mut groups, mut after) = (0, Vec::new());
     loop {
         let (pairs, next) = store.scan_page(b"g", Bound::Excluded(&after), PAIRS_A_PAGE)?;
-        let electorates = pairs
+        let groups_here = pairs
             .iter()
-            .filter(|(key, _)| key.get(33..) == Some(&[ELECTORATE]));
-        groups += electorates.count() as u64;
+            .filter(|(key, _)| matches!(key.get(33..), Some(&[ELECTORATE | SEALED])));
+        groups += groups_here.count() as u64;
         match next {
             Some(next) => after = next,
             None => return Ok(groups),

@@ -16,19 +16,20 @@ use crate::probe::{Bug, planted};
 use crate::store::Store;
 use crate::transport::Pool;
 
+use super::Peers;
 use super::berth::Berth;
 use super::berths::Berths;
 use super::births::Births;
 use super::census::Census;
 use super::disk::{Disk, Held};
+use super::join::Joins;
 use super::push::{PUSHED_KIB_MAX, Pusher};
 use super::replica::Replica;
+use super::subscribers::SCOPES_BYTES_MAX;
 use super::tasks::Vigils;
 use super::trouble::Trouble;
 use super::view::View;
 use super::visit::PROPOSED_BYTES_MAX;
-use super::wire::{Body, Request};
-use super::{ATTEMPT, Peers};
 
 /// How many groups at a time are helped after a link came up or went down, or put to sleep.
 pub(super) const GROUPS_AT_ONCE: usize = 16;
@@ -122,6 +123,8 @@ pub(crate) struct Directory {
     pub(crate) proposed: Arc<Pool>,
     /// What is on the way to subscribers.
     pub(super) pushed: Arc<Semaphore>,
+    /// What subscribers want to be told.
+    pub(super) scopes: Arc<Pool>,
     pub(super) pushers: Mutex<BTreeMap<NodeId, Arc<Pusher>>>,
     /// Whether the node was in touch when links last changed.
     in_touch: Mutex<bool>,
@@ -136,6 +139,7 @@ pub(crate) struct Directory {
     /// Voters that are helped to catch up, and whether their links came up once more meanwhile.
     pub(super) helped: Mutex<BTreeMap<NodeId, bool>>,
     subscriptions: AtomicU64,
+    pub(super) joins: Joins,
     /// How often a link to another voter came up.
     links_up: AtomicU64,
     /// What openraft's tasks report to.
@@ -187,6 +191,7 @@ impl Directory {
             groups: Mutex::default(),
             proposed: Pool::new(PROPOSED_BYTES_MAX),
             pushed: Arc::new(Semaphore::new(PUSHED_KIB_MAX)),
+            scopes: Pool::new(SCOPES_BYTES_MAX),
             pushers: Mutex::default(),
             in_touch,
             closing: tokio::sync::RwLock::default(),
@@ -200,6 +205,7 @@ impl Directory {
             settling: Arc::new(Semaphore::new(GROUPS_AT_ONCE)),
             helped: Mutex::default(),
             subscriptions: AtomicU64::new(0),
+            joins: Joins::default(),
             links_up: AtomicU64::new(0),
             quiet: super::runtime::quiet(),
         })
@@ -273,12 +279,7 @@ impl Directory {
     /// The last handle on the group is gone.
     fn leave(self: &Arc<Self>, group: Arc<Group>) {
         for (voter, number) in group.view.go_offline() {
-            let request = Request::new(group.id(), Body::Unsubscribe { number });
-            let call = self.peers.call(voter, request.encode());
-            self.peers.spawn(Box::pin(async move {
-                // If it is lost, the voter learns it from our refusal of its next update.
-                let _ = tokio::time::timeout(ATTEMPT, call).await;
-            }));
+            self.leave_at(voter, group.id(), number);
         }
         if group.view.is_wanted() {
             // Another handle was opened meanwhile.
@@ -355,15 +356,7 @@ impl Directory {
             return self.births.forget(node);
         }
         if self.peers.is_voter() {
-            // What this leader left behind must be settled, or those who wait wait for ever.
-            self.for_awake(move |directory, replica| async move {
-                let leader = replica.leader();
-                let is_lost = leader
-                    .is_none_or(|leader| leader == node || !directory.peers.is_linked(leader));
-                if is_lost && !replica.leads() && replica.has_tail() {
-                    directory.settle_tail(&replica).await;
-                }
-            });
+            self.settle_left_by(node);
         }
         self.for_all(|group| {
             let followed = group.view.unfollow(node);
@@ -399,7 +392,7 @@ impl Directory {
     }
 
     /// Does something for every awake replica, a bounded number at a time.
-    fn for_awake<F, Fut>(self: &Arc<Self>, help: F)
+    pub(super) fn for_awake<F, Fut>(self: &Arc<Self>, help: F)
     where
         F: Fn(Arc<Self>, Arc<Replica>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send,

@@ -2,8 +2,9 @@
 //! awake replica works on.
 //!
 //! Keys, behind `g` and the group id: `v` vote, `e` + index log entry, `p` purge position,
-//! `m` electorate, `a` applied position, `r` + slot record; those of maps and tasks are named where
-//! they are. Every value carries a version byte and an epoch.
+//! `m` electorate, `a` applied position, `r` + slot record; or `s` alone, all of that of a cell that
+//! sleeps (`seal.rs`). The keys of maps and tasks are named where they are. Every value carries a
+//! version byte and an epoch.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -20,6 +21,7 @@ use crate::store::{Batch, Durability, Store, StoreFailed};
 
 use super::census::Census;
 use super::raft::{LogPosition, StoredElectorate, StoredEntry, StoredPayload, StoredVote};
+use super::seal::{SEALED, Sealed, put_frame, unseal};
 use super::slots::{COUNT, Decided, Ledger, find_without_slots};
 use super::sound;
 use super::state::Contents;
@@ -66,6 +68,8 @@ pub(crate) struct Held {
     pub(crate) board: Board,
     /// The genesis entry is on disk, or does not need to be.
     pub(crate) born: bool,
+    /// On disk it is one value.
+    pub(crate) sealed: bool,
 }
 
 impl Held {
@@ -99,6 +103,7 @@ impl Held {
             count: 0,
             board: Board::default(),
             born: false,
+            sealed: false,
         }
     }
 
@@ -179,6 +184,13 @@ impl Disk {
         };
         if found.is_empty() {
             return Ok(Held::newborn(voters, first));
+        }
+        if let [(only, value)] = found.as_slice()
+            && only[prefix.len()..] == [SEALED]
+        {
+            let held = unpack::<Sealed>(group, value)?.open();
+            sound::check_stored(&held).map_err(|what| broken(group, what))?;
+            return Ok(held);
         }
         let mut held = Held {
             entries: BTreeMap::new(),
@@ -273,11 +285,10 @@ impl Disk {
             if let Some(genesis) = held.entries.get(&LogPosition::GENESIS.index) {
                 batch.put(self.entry_key(0), pack(genesis));
             }
-            batch.put(self.key(ELECTORATE, &[]), pack(&held.electorate));
-            batch.put(self.key(APPLIED, &[]), pack(&held.applied));
-            if let Some(vote) = &held.vote {
-                batch.put(self.key(VOTE, &[]), pack(vote));
-            }
+            put_frame(self.group, held, &mut batch);
+        }
+        if std::mem::take(&mut held.sealed) {
+            unseal(self.group, held, &mut batch);
         }
         batch
     }

@@ -15,7 +15,7 @@ use super::raft::{StoredEntry, StoredPayload};
 use super::sound::check_message;
 use super::state::{read_snapshot, read_tasks_snapshot, write_tasks_snapshot};
 use super::tasks::TasksQuery;
-use super::wire::{Body, HOPS_MAX, RaftRequest, Request, Response};
+use super::wire::{Body, HOPS_MAX, RaftRequest, Request, Response, Subject};
 use super::{CallError, Peers};
 use crate::id::{GroupId, NodeId, ProposalId, Version};
 use crate::limits::Limits;
@@ -37,10 +37,12 @@ pub(crate) fn request(bytes: &[u8]) {
         return;
     };
     assert_eq!(Request::decode(&request.encode()).as_ref(), Ok(&request));
-    match request.body {
-        Body::Propose { command, .. } => applied(&[(1, &command)]),
-        Body::Raft(RaftRequest::Append { entries, .. }) => entries_applied(&entries),
-        Body::Raft(RaftRequest::Snapshot { data, .. }) => snapshot(&data),
+    match request.subject {
+        Subject::One(_, Body::Propose { command, .. }) => applied(&[(1, &command)]),
+        Subject::One(_, Body::Raft(RaftRequest::Append { entries, .. })) => {
+            entries_applied(&entries);
+        }
+        Subject::One(_, Body::Raft(RaftRequest::Snapshot { data, .. })) => snapshot(&data),
         _ => {}
     }
 }
@@ -112,9 +114,9 @@ pub(crate) fn answer(bytes: &[u8]) {
 }
 
 fn may_be_true(frame: &[u8]) -> bool {
-    match Request::decode(frame).map(|request| (request.group.kind(), request.body)) {
-        Ok((kind, Body::Raft(message))) => {
-            check_message(&message, &Voter::electorate(false), kind).is_ok()
+    match Request::decode(frame).map(|request| request.subject) {
+        Ok(Subject::One(group, Body::Raft(message))) => {
+            check_message(&message, &Voter::electorate(false), group.kind()).is_ok()
         }
         _ => false,
     }
@@ -289,6 +291,9 @@ impl Peers for Voter {
 
     fn is_linked(&self, _: NodeId) -> bool {
         true
+    }
+    fn hearing(&self, _: NodeId) -> Option<Arc<crate::group::Hearing>> {
+        None
     }
 
     fn call(&self, node: NodeId, _: Vec<u8>) -> BoxFuture<'static, Result<Vec<u8>, CallError>> {

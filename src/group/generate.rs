@@ -12,10 +12,15 @@ use super::fuzzing::GROUP;
 use super::raft::{
     LogPosition, StoredElectorate, StoredEntry, StoredPayload, StoredSnapshotMeta, StoredVote,
 };
+use super::scope::Scope;
 use super::slots::{Decided, Range, SlotsRequest, SlotsResponse};
 use super::state::{write_snapshot, write_tasks_snapshot};
 use super::tasks::generate as tasks;
-use super::wire::{Body, EPOCH, RaftRequest, RaftResponse, Request, Response, State};
+use super::wire::{
+    Batch, Body, EPOCH, Many, RaftRequest, RaftResponse, Request, Response, Standing, State,
+    Subject, Subscribed, Wish,
+};
+use crate::codec::AtMost;
 use crate::id::{GroupId, NodeId, ProposalId, Version};
 use crate::machine::{Command, Machine, Proposal, Record, Reply};
 use crate::store::Store;
@@ -216,7 +221,7 @@ fn raft_request(rng: &mut StdRng) -> RaftRequest {
     }
 }
 
-pub(crate) const BODIES: usize = 13;
+pub(crate) const BODIES: usize = 9;
 
 /// A body of each kind has a number of its own.
 pub(crate) fn kind_of_body(body: &Body) -> usize {
@@ -226,14 +231,50 @@ pub(crate) fn kind_of_body(body: &Body) -> usize {
         Body::Propose { .. } => 2,
         Body::Settle { .. } => 3,
         Body::Barrier { .. } => 4,
-        Body::Subscribe { .. } => 5,
-        Body::Unsubscribe { .. } => 6,
-        Body::Update(_) => 7,
-        Body::Orphaned => 8,
-        Body::Durable => 9,
-        Body::Slots { .. } => 10,
-        Body::Tasks { .. } => 11,
-        Body::TaskChanges { .. } => 12,
+        Body::Durable => 5,
+        Body::Slots { .. } => 6,
+        Body::Tasks { .. } => 7,
+        Body::TaskChanges { .. } => 8,
+    }
+}
+
+pub(crate) const MANY: usize = 8;
+
+pub(crate) fn kind_of_many(many: &Many) -> usize {
+    match many {
+        Many::Status(_) => 0,
+        Many::Subscribe(_) => 1,
+        Many::Unsubscribe(_) => 2,
+        Many::Update(_) => 3,
+        Many::Orphaned => 4,
+        Many::Ping => 5,
+        Many::Doubt { .. } => 6,
+        Many::Rescope(_) => 7,
+    }
+}
+
+fn wish(rng: &mut StdRng) -> Wish {
+    Wish {
+        group: group(rng),
+        number: number(rng),
+        scope: match rng.random() {
+            true => Scope::All,
+            false => Scope::Slots(AtMost::new(list(rng, range))),
+        },
+    }
+}
+
+fn many(rng: &mut StdRng) -> Many {
+    let end = |rng: &mut StdRng| (group(rng), number(rng));
+    match rng.random_range(0..MANY) {
+        0 => Many::Status(Batch::new(list(rng, group))),
+        1 => Many::Subscribe(Batch::new(list(rng, wish))),
+        2 => Many::Unsubscribe(Batch::new(list(rng, end))),
+        7 => Many::Rescope(Batch::new(list(rng, wish))),
+        3 => Many::Update(Batch::new(list(rng, |rng| (group(rng), state(rng))))),
+        4 => Many::Orphaned,
+        5 => Many::Ping,
+        _ => Many::Doubt { voter: node(rng) },
     }
 }
 
@@ -264,21 +305,13 @@ fn body(rng: &mut StdRng) -> Body {
         4 => Body::Barrier {
             within_ms: number(rng),
         },
-        5 => Body::Subscribe {
-            number: number(rng),
-        },
-        6 => Body::Unsubscribe {
-            number: number(rng),
-        },
-        7 => Body::Update(state(rng)),
-        8 => Body::Orphaned,
-        9 => Body::Durable,
-        10 => Body::Tasks {
+        5 => Body::Durable,
+        6 => Body::Tasks {
             query: tasks::query(rng),
             hops_left: rng.random(),
             within_ms: number(rng),
         },
-        11 => Body::TaskChanges {
+        7 => Body::TaskChanges {
             after: version(rng),
         },
         _ => Body::Slots {
@@ -379,12 +412,17 @@ pub(crate) fn request(rng: &mut StdRng) -> Request {
             0 => rng.random(),
             _ => EPOCH,
         },
-        group: match rng.random_range(0..5) {
-            0 => GroupId::of_map("map".into(), "u64"),
-            1 => GroupId::of_tasks("tasks"),
-            n => GroupId::from_bytes([n - 2; 32]),
+        subject: match rng.random_range(0..4) {
+            0 => Subject::Many(many(rng)),
+            _ => Subject::One(group(rng), body(rng)),
         },
-        body: body(rng),
+    }
+}
+
+fn group(rng: &mut StdRng) -> GroupId {
+    match rng.random_range(0..4) {
+        0 => GroupId::of_map("map".into(), "u64"),
+        n => GroupId::from_bytes([n - 1; 32]),
     }
 }
 
@@ -420,7 +458,7 @@ pub(crate) fn kind_of_raft_response(response: &RaftResponse) -> usize {
     }
 }
 
-pub(crate) const RESPONSES: usize = 10;
+pub(crate) const RESPONSES: usize = 13;
 
 pub(crate) fn kind_of_response(response: &Response) -> usize {
     match response {
@@ -433,7 +471,29 @@ pub(crate) fn kind_of_response(response: &Response) -> usize {
         Response::Unclear => 6,
         Response::Refused { .. } => 7,
         Response::Slots(_) => 8,
-        Response::Tasks(_) => 9,
+        Response::Standings(_) => 9,
+        Response::Subscribed(_) => 10,
+        Response::Wanted(_) => 11,
+        Response::Tasks(_) => 12,
+    }
+}
+
+fn standing(rng: &mut StdRng) -> Standing {
+    Standing {
+        version: version(rng),
+        is_decided: rng.random(),
+        last: maybe(rng, position),
+        applied: maybe(rng, position),
+    }
+}
+
+fn subscribed(rng: &mut StdRng) -> Subscribed {
+    match rng.random_range(0..3) {
+        0 => Subscribed::State(state(rng)),
+        1 => Subscribed::Alone,
+        _ => Subscribed::No {
+            reason: String::from_utf8_lossy(&bytes(rng, 30)).into_owned(),
+        },
     }
 }
 
@@ -456,7 +516,10 @@ pub(crate) fn response(rng: &mut StdRng) -> Response {
         },
         6 => Response::Unclear,
         7 => Response::Slots(slots_response(rng)),
-        8 => Response::Tasks(tasks::tasks_answer(rng)),
+        8 => Response::Standings(Batch::new(list(rng, |rng| maybe(rng, standing)))),
+        9 => Response::Subscribed(Batch::new(list(rng, subscribed))),
+        10 => Response::Wanted(Batch::new(list(rng, |rng| rng.random()))),
+        11 => Response::Tasks(tasks::tasks_answer(rng)),
         _ => Response::Refused {
             reason: String::from_utf8_lossy(&bytes(rng, 30)).into_owned(),
         },

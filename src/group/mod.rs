@@ -9,10 +9,14 @@ mod census;
 mod config;
 mod directory;
 mod disk;
+mod follow;
+mod following;
 #[cfg(any(test, all(fuzzing, feature = "testing")))]
 pub(crate) mod fuzzing;
 #[cfg(test)]
 pub(crate) mod generate;
+mod hearing;
+mod join;
 mod lease;
 mod log;
 mod marks;
@@ -23,8 +27,11 @@ mod pulse;
 mod push;
 mod raft;
 mod replica;
+mod replica_answers;
 mod route;
 mod runtime;
+mod scope;
+mod seal;
 mod serve;
 mod sleep;
 mod slots;
@@ -36,12 +43,14 @@ mod trouble;
 mod view;
 mod visit;
 mod wake;
+mod want;
 pub(crate) mod wire;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -50,8 +59,11 @@ use crate::id::{GroupId, NodeId};
 
 pub(crate) use census::Census;
 pub(crate) use directory::{Directory, Group, Interest};
+pub(crate) use hearing::{Asked, Hearing};
 #[cfg(test)]
 pub(crate) use raft::{StoredElectorate, StoredSnapshotMeta, StoredVote};
+#[cfg(test)]
+pub(crate) use scope::Scope;
 pub(crate) use slots::{Decided, Range};
 #[cfg(test)]
 pub(crate) use tasks::generate as generate_tasks;
@@ -59,6 +71,7 @@ pub(crate) use tasks::{RENEW_MS, SILENT_MS, Seen, Stepped, TasksAnswer, TasksQue
 pub(crate) use view::{Sink, View};
 #[cfg(test)]
 pub(crate) use visit::PROPOSED_BYTES_MAX;
+pub(crate) use want::Want;
 
 /// Why a message to another node had no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -81,6 +94,8 @@ pub(crate) trait Peers: Send + Sync + 'static {
     fn follow_order(&self, group: &GroupId) -> Vec<NodeId>;
     /// An admitted link to `node` is up.
     fn is_linked(&self, node: NodeId) -> bool;
+    /// Whether a linked voter is heard is looked after there.
+    fn hearing(&self, voter: NodeId) -> Option<Arc<Hearing>>;
     /// Asks `node` and waits for its answer, for ever if need be: callers have deadlines.
     fn call(&self, node: NodeId, frame: Vec<u8>) -> BoxFuture<'static, Result<Vec<u8>, CallError>>;
     /// Runs a task until it ends or the node is shut down.
@@ -93,6 +108,12 @@ pub(crate) trait Peers: Send + Sync + 'static {
     /// This node belongs to the electorate.
     fn is_voter(&self) -> bool {
         self.voters().contains(&self.me())
+    }
+
+    /// A voter is linked and not suspected to be gone, or this node itself.
+    fn is_live(&self, voter: NodeId) -> bool {
+        let hearing = self.hearing(voter);
+        voter == self.me() || hearing.is_some_and(|hearing| !hearing.is_suspected())
     }
 
     /// How many voters are a majority.

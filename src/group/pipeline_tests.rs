@@ -38,6 +38,9 @@ impl Peers for Slow {
     fn is_linked(&self, _: NodeId) -> bool {
         true
     }
+    fn hearing(&self, _: NodeId) -> Option<Arc<crate::group::Hearing>> {
+        None
+    }
     fn call(&self, _: NodeId, _: Vec<u8>) -> BoxFuture<'static, Result<Vec<u8>, CallError>> {
         let (answer, answered) = oneshot::channel();
         self.calls.lock().unwrap().push(answer);

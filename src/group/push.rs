@@ -1,5 +1,6 @@
 //! Telling one peer of every commit in the groups it subscribed to. What waits to be sent is a
-//! set of groups, not a queue of messages: a slow peer gets fewer, newer updates.
+//! set of groups, not a queue of messages: a slow peer gets fewer, newer updates. One frame at a time
+//! is on its way, about as many groups as fit.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -13,13 +14,13 @@ use crate::codec::FRAME_BYTES_MAX;
 use crate::id::{GroupId, NodeId};
 use crate::metrics::Counts;
 
-use super::directory::Directory;
+use super::directory::{Directory, Group};
 use super::route::LINK_BYTES_PER_MS;
 use super::view::View;
-use super::wire::{Body, Request, Response};
+use super::wire::{Batch, GROUPS_A_FRAME, Many, RECORD_BYTES_A_FRAME, Request, Response, State};
 
-/// The most bytes that may be on the way to all subscribers together; more waits. Small updates go
-/// at once: there is one a peer.
+/// The most bytes of records that may be on the way to all subscribers together; more waits. A
+/// frame with few of them goes at once: there is one a peer.
 const PUSHED_BYTES_MAX: usize = 256 * 1024 * 1024;
 const PUSHED_FREE_BYTES: usize = 4 * 1024;
 
@@ -108,17 +109,18 @@ impl Pusher {
         std::mem::take(&mut queue.subscribed).into_keys().collect()
     }
 
-    /// The next group to send, and whether the peer has its record already.
-    fn next(queue: &mut Queue) -> Option<(GroupId, bool)> {
+    /// The next group to send.
+    fn next(queue: &mut Queue) -> Option<GroupId> {
         let after = queue.last.map_or(Bound::Unbounded, Bound::Excluded);
         let next = queue.dirty.range((after, Bound::Unbounded)).next();
         let next = *next.or_else(|| queue.dirty.first())?;
         queue.dirty.remove(&next);
         queue.last = Some(next);
-        Some((next, queue.subscribed.get(&next).copied()?))
+        Some(next)
     }
 
-    fn confirmed(&self, group: GroupId) {
+    /// The peer has the record, or is about to be answered with it.
+    pub(crate) fn confirmed(&self, group: GroupId) {
         if let Some(has_record) = self.queue().subscribed.get_mut(&group) {
             *has_record = true;
         }
@@ -126,37 +128,23 @@ impl Pusher {
 
     /// Sends until the pusher is closed or the node is gone.
     pub(crate) async fn run(self: Arc<Self>, directory: Weak<Directory>) {
+        // One that did not fit into the last frame.
+        let mut held_over = None;
         loop {
-            let next = {
-                let mut queue = self.queue();
-                if queue.closed {
-                    return;
-                }
-                Self::next(&mut queue)
-            };
-            let Some((group, has_record)) = next else {
-                self.woken.notified().await;
-                continue;
-            };
+            if self.queue().closed {
+                return;
+            }
             let Some(directory) = directory.upgrade() else {
                 return;
             };
-            let Some(known) = directory.known(group) else {
+            let updates = self.collect(&directory, &mut held_over);
+            if updates.is_empty() {
+                drop(directory);
+                self.woken.notified().await;
                 continue;
-            };
-            let view = known.view.clone();
-            let Some(number) = view.subscription(self.peer) else {
-                self.remove_from(&view);
-                directory.forget_idle(known);
-                continue;
-            };
-            let mut state = view.state();
-            let has_decided = state.record.is_some();
-            if has_record {
-                state.record = None;
             }
-            // Taken before the value is copied into a frame.
-            let bytes = (state.record.as_ref()).map_or(0, |record| record.proposal.value.len());
+            let bytes = updates.iter().map(Update::record_bytes).sum::<usize>();
+            // Taken before the values are copied into a frame.
             let _room = match u32::try_from(bytes.div_ceil(1024)) {
                 Ok(kib) if bytes > PUSHED_FREE_BYTES => {
                     // Never closed.
@@ -164,30 +152,104 @@ impl Pusher {
                 }
                 _ => None,
             };
-            let frame = Request::new(group, Body::Update(state)).encode();
+            let states = updates.iter().map(|it| (it.group.id(), it.state.clone()));
+            let frame = Request::of_many(Many::Update(Batch::new(states.collect()))).encode();
             let within_ms = UPDATE_MS + frame.len() as u64 / LINK_BYTES_PER_MS;
             let call = directory.peers().call(self.peer, frame);
-            let within = Duration::from_millis(within_ms);
-            match timeout(within, call).await {
-                Ok(Ok(frame)) if Response::decode(&frame) == Ok(Response::Done) => {
-                    self.counts.updates_pushed.one();
-                    if has_decided {
-                        self.confirmed(group);
-                    }
-                }
-                Ok(Ok(_)) => {
-                    // The peer does not want it any more.
-                    if view.unsubscribe(self.peer, number) {
-                        self.remove_from(&view);
+            match timeout(Duration::from_millis(within_ms), call).await {
+                Ok(Ok(frame)) => {
+                    let wanted = match Response::decode(&frame) {
+                        Ok(Response::Wanted(wanted)) => wanted.into_vec(),
+                        // Whatever it says, it does not listen.
+                        _ => Vec::new(),
+                    };
+                    let wanted = wanted.into_iter().chain(std::iter::repeat(false));
+                    for (update, is_wanted) in updates.iter().zip(wanted) {
+                        self.answered(update, is_wanted);
                     }
                 }
                 Ok(Err(_)) | Err(_) => {
-                    self.mark(group);
+                    updates.iter().for_each(|it| self.mark(it.group.id()));
                     let pause = Duration::from_millis(20 + directory.peers().jitter_ms(30));
                     tokio::time::sleep(pause).await;
                 }
             }
-            directory.forget_idle(known);
+            for update in updates {
+                directory.forget_idle(update.group);
+            }
         }
+    }
+
+    /// What goes into the next frame: all that is new, as far as it fits. A large record goes alone.
+    fn collect(&self, directory: &Directory, held_over: &mut Option<GroupId>) -> Vec<Update> {
+        let mut updates: Vec<Update> = Vec::new();
+        let mut bytes = 0;
+        while updates.len() < GROUPS_A_FRAME {
+            let next = {
+                let mut queue = self.queue();
+                let held_over = held_over.take();
+                let next = held_over.or_else(|| Self::next(&mut queue));
+                next.map(|group| (group, queue.subscribed.get(&group).copied()))
+            };
+            let Some((id, has_record)) = next else {
+                break;
+            };
+            let (Some(has_record), Some(group)) = (has_record, directory.known(id)) else {
+                continue;
+            };
+            let Some(number) = group.view.subscription(self.peer) else {
+                self.remove_from(&group.view);
+                directory.forget_idle(group);
+                continue;
+            };
+            let mut state = group.view.state();
+            let has_decided = state.record.is_some();
+            if has_record {
+                state.record = None;
+            }
+            let update = Update {
+                group,
+                number,
+                state,
+                has_decided,
+            };
+            bytes += update.record_bytes();
+            if bytes > RECORD_BYTES_A_FRAME && !updates.is_empty() {
+                *held_over = Some(id);
+                break;
+            }
+            updates.push(update);
+        }
+        updates
+    }
+
+    fn answered(&self, update: &Update, is_wanted: bool) {
+        let view = &update.group.view;
+        if is_wanted {
+            self.counts.updates_pushed.one();
+            if update.has_decided {
+                self.confirmed(view.group);
+            }
+        } else if view.unsubscribe(self.peer, update.number) {
+            // The peer does not want it any more.
+            self.remove_from(view);
+        }
+    }
+}
+
+/// What one group is to be told.
+struct Update {
+    group: Arc<Group>,
+    /// Of the subscription.
+    number: u64,
+    state: State,
+    /// There is a record, told before or now.
+    has_decided: bool,
+}
+
+impl Update {
+    fn record_bytes(&self) -> usize {
+        let record = self.state.record.as_ref();
+        record.map_or(0, |record| record.proposal.value.len())
     }
 }

@@ -7,9 +7,7 @@ use openraft::alias::WatchReceiverOf;
 use openraft::async_runtime::WatchReceiver;
 use openraft::error::{ClientWriteError, Fatal, RaftError};
 use openraft::metrics::RaftServerMetrics;
-use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest,
-};
+use openraft::raft::TransferLeaderRequest;
 use openraft::{Raft, ReadPolicy};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -17,7 +15,6 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::id::{GroupId, NodeId, Version};
 use crate::machine::Command;
 use crate::machine::task::Board;
-use crate::probe;
 
 use super::Peers;
 use super::config::{LEASE_MS, config};
@@ -27,12 +24,12 @@ use super::log::Log;
 use super::notices::Notices;
 use super::peer::{Ballot, PeerFactory};
 use super::pulse::Pulse;
-use super::raft::{LogPosition, Snapshot, SnapshotMeta, StoredVote, Types, Vote};
+use super::raft::{LogPosition, Types};
 use super::runtime::quietly;
 use super::slots::Ledger;
 use super::state::State as StateMachine;
 use super::view::View;
-use super::wire::{RaftRequest, RaftResponse, Response, State};
+use super::wire::{Response, State};
 
 /// How long an election may take before it is tried again, in milliseconds, plus jitter.
 const ELECTION_RETRY_MS: u64 = 150;
@@ -53,7 +50,7 @@ pub(crate) enum Lead {
 
 pub(crate) struct Replica {
     pub(crate) group: GroupId,
-    raft: Raft<Types, StateMachine>,
+    pub(super) raft: Raft<Types, StateMachine>,
     /// Who leads, as openraft says; its own newest word on it.
     server: WatchReceiverOf<Types, RaftServerMetrics<Types>>,
     disk: Arc<Disk>,
@@ -62,9 +59,9 @@ pub(crate) struct Replica {
     ballot: Arc<Ballot>,
     notices: Arc<Notices>,
     pulse: Arc<Pulse>,
-    peers: Arc<dyn Peers>,
+    pub(super) peers: Arc<dyn Peers>,
     /// What openraft reports to, also where it runs in our tasks.
-    quiet: tracing::Dispatch,
+    pub(super) quiet: tracing::Dispatch,
     /// One election at a time; whoever waits finds its result.
     electing: tokio::sync::Mutex<()>,
 }
@@ -214,9 +211,18 @@ impl Replica {
         asker: Option<NodeId>,
         may_lead: impl Fn(NodeId) -> bool,
     ) -> Lead {
-        if let Some(lead) = self.known_lead(&may_lead) {
-            return lead;
+        match self.known_lead(&may_lead) {
+            Some(lead) => lead,
+            None => Box::pin(self.elect(deadline, asker, may_lead)).await,
         }
+    }
+
+    async fn elect(
+        &self,
+        deadline: Instant,
+        asker: Option<NodeId>,
+        may_lead: impl Fn(NodeId) -> bool,
+    ) -> Lead {
         let _one_at_a_time = match timeout_at(deadline, self.electing.lock()).await {
             Ok(guard) => guard,
             Err(_) => return Lead::Nobody,
@@ -229,6 +235,10 @@ impl Replica {
                 let is_won = u64::from(started && lead == Lead::Me);
                 self.disk.counts().elections_won.add(is_won);
                 return lead;
+            }
+            let lost = self.leader().filter(|leader| !self.peers.is_live(*leader));
+            if let Some(leader) = lost {
+                self.free_of(leader).await;
             }
             if Instant::now() >= deadline || self.raft.trigger().elect(true).await.is_err() {
                 return Lead::Nobody;
@@ -251,6 +261,18 @@ impl Replica {
                     () = tokio::time::sleep_until(retry) => break,
                 }
             }
+        }
+    }
+
+    /// `leader` is gone, as far as this node can tell: do not wait for its lease to run out. Its
+    /// lease is about healthy leaders being left in peace, and no promise rests on it.
+    pub(crate) async fn free_of(&self, leader: NodeId) {
+        let vote = self.server.borrow_watched().vote;
+        if vote.committed && vote.leader_id.voted_for == leader.as_u64() {
+            // A transfer to another voter than this one does just that, and nothing else.
+            let request = TransferLeaderRequest::new(vote, leader.as_u64(), None);
+            // It fails only if the instance is stopped.
+            let _ = quietly(&self.quiet, self.raft.handle_transfer_leader(request)).await;
         }
     }
 
@@ -340,88 +362,6 @@ impl Replica {
         if self.leads() {
             let _ = self.raft.trigger().heartbeat().await;
             self.notices.nudge();
-        }
-    }
-
-    /// Answers a Raft message of another voter.
-    pub(crate) async fn answer(&self, request: RaftRequest) -> Result<RaftResponse, String> {
-        quietly(&self.quiet, self.answer_aloud(request)).await
-    }
-
-    async fn answer_aloud(&self, request: RaftRequest) -> Result<RaftResponse, String> {
-        match request {
-            RaftRequest::Append {
-                vote,
-                prev,
-                entries,
-                committed,
-            } => {
-                let request = AppendEntriesRequest {
-                    vote: vote.into(),
-                    prev_log_id: prev.map(Into::into),
-                    entries: entries.into_iter().map(Into::into).collect(),
-                    leader_commit: committed.map(Into::into),
-                };
-                let answer = self.raft.append_entries(request).await;
-                Ok(match answer.map_err(|error| error.to_string())? {
-                    AppendEntriesResponse::Success => RaftResponse::Appended,
-                    AppendEntriesResponse::PartialSuccess(at) => {
-                        RaftResponse::AppendedUpTo(at.as_ref().map(Into::into))
-                    }
-                    AppendEntriesResponse::Conflict => RaftResponse::Conflict,
-                    AppendEntriesResponse::HigherVote(vote) => {
-                        RaftResponse::HigherVote((&vote).into())
-                    }
-                })
-            }
-            RaftRequest::Vote {
-                vote,
-                last,
-                transfer,
-                pre,
-            } => {
-                let request = VoteRequest {
-                    vote: vote.into(),
-                    last_log_id: last.map(Into::into),
-                    leadership_transfer: transfer,
-                };
-                let answer = if pre {
-                    self.raft.pre_vote(request).await
-                } else {
-                    self.raft.vote(request).await
-                };
-                let answer = answer.map_err(|error| error.to_string())?;
-                if answer.vote_granted && !pre {
-                    let candidate = NodeId::from_u64(answer.vote.leader_id.voted_for);
-                    let term = answer.vote.leader_id.term;
-                    probe::granted(self.peers.me(), self.group, term, candidate);
-                }
-                Ok(RaftResponse::Vote {
-                    vote: (&answer.vote).into(),
-                    granted: answer.vote_granted,
-                    last: answer.last_log_id.as_ref().map(Into::into),
-                })
-            }
-            RaftRequest::Snapshot { vote, meta, data } => {
-                let snapshot = Snapshot {
-                    meta: SnapshotMeta::from(&meta),
-                    snapshot: data,
-                };
-                let answer = self.raft.install_full_snapshot(vote.into(), snapshot).await;
-                let answer = answer.map_err(|error| error.to_string())?;
-                Ok(RaftResponse::Snapshot {
-                    vote: (&answer.vote).into(),
-                })
-            }
-            RaftRequest::Transfer { from, to, last } => {
-                let from: Vote = StoredVote::into(from);
-                let request = TransferLeaderRequest::new(from, to.as_u64(), last.map(Into::into));
-                let answer = self.raft.handle_transfer_leader(request).await;
-                Ok(match answer.map_err(|error| error.to_string())? {
-                    Ok(()) => RaftResponse::Transferred,
-                    Err(_) => RaftResponse::NotTransferred,
-                })
-            }
         }
     }
 

@@ -127,8 +127,10 @@ impl Directory {
                 counted.is_committed = true;
                 tracing::debug!(group = ?group.id(), version = %reply.version, ?proposal, %leader, "committed");
                 // The view of a cell is that of its one slot.
-                let record = reply.record.as_ref().filter(|_| !group.id().is_map());
-                group.view.observe(reply.version, record);
+                match group.id().is_map() {
+                    true => group.view.observe_here(reply.version),
+                    false => group.view.observe(reply.version, reply.record.as_ref()),
+                }
                 Ok(reply)
             }
             _ => Err(Unconfirmed),
@@ -217,21 +219,21 @@ impl Directory {
     /// Whom to ask first: who is said to lead.
     fn first_choice(&self, group: &Group, hint: Option<NodeId>) -> Option<NodeId> {
         let said = hint.or_else(|| group.leader());
-        said.filter(|voter| self.is_reachable(*voter))
+        said.filter(|voter| self.peers().is_live(*voter))
     }
 
-    /// Whom to ask else, by preference. A leader that is known but not linked is looked for
+    /// Whom to ask else, by preference. A leader that is known but not live is looked for
     /// through the others, this node last: electing oneself would depose it.
     fn candidates(&self, group: &Group) -> Vec<NodeId> {
         let me = self.peers().me();
         let mut order = self.peers().order(&group.id());
         order.retain(|voter| self.is_reachable(*voter));
-        if group
-            .leader()
-            .is_some_and(|leader| !self.is_reachable(leader))
-        {
+        let is_live = |voter: NodeId| self.peers().is_live(voter);
+        if group.leader().is_some_and(|leader| !is_live(leader)) {
             order.sort_by_key(|voter| *voter == me);
         }
+        // Whoever is suspected may be there all the same.
+        order.sort_by_key(|voter| !is_live(*voter));
         order
     }
 
@@ -246,10 +248,21 @@ impl Directory {
     ) -> Result<Response, NoAnswer> {
         let request = Request::new(group.id(), ask.body(hops_left, deadline));
         let call = self.peers().call(voter, request.encode());
-        match timeout_at(deadline, call).await {
-            Ok(Ok(frame)) => Response::decode(&frame).map_err(|_| NoAnswer::Late),
-            Ok(Err(_)) => Err(NoAnswer::Link),
-            Err(_) => Err(NoAnswer::Late),
+        let hearing = self.peers().hearing(voter);
+        let suspected = async {
+            match &hearing {
+                Some(hearing) => hearing.suspected().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            answer = timeout_at(deadline, call) => match answer {
+                Ok(Ok(frame)) => Response::decode(&frame).map_err(|_| NoAnswer::Late),
+                Ok(Err(_)) => Err(NoAnswer::Link),
+                Err(_) => Err(NoAnswer::Late),
+            },
+            () = suspected => Err(NoAnswer::Late),
         }
     }
 }

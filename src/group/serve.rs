@@ -13,7 +13,7 @@ use crate::probe::{Bug, planted};
 use super::ATTEMPT;
 use super::directory::{Directory, Group};
 use super::raft::StoredPayload;
-use super::replica::Lead;
+use super::replica::{Lead, Replica};
 use super::route::{Ask, NoAnswer};
 use super::slots::SlotsRequest;
 use super::sound;
@@ -21,13 +21,10 @@ use super::state::read_map_snapshot;
 use super::tasks::check_proposed;
 use super::visit::wait_in;
 use super::wake::Cause;
-use super::wire::{Body, EPOCH, HOPS_MAX, RaftRequest, Request, Response};
+use super::wire::{Batch, Body, EPOCH, HOPS_MAX, Many, RaftRequest, Request, Response, Subject};
 
 /// The longest that a request of another node may keep this one busy, in milliseconds.
 const WITHIN_MS_MAX: u64 = 60_000;
-
-/// How long a subscriber waits for the barrier that this voter passes on its behalf.
-const SUBSCRIBE_MS: u64 = 3_000;
 
 /// A value of a map up to this size may be in the log in vain.
 const VAIN_BYTES_MAX: usize = 1024;
@@ -57,15 +54,24 @@ fn check(group: GroupId, command: &Command) -> Result<(), &'static str> {
 /// What nobody but a voter has a reason to send.
 fn is_of_voters(body: &Body) -> bool {
     match body {
-        Body::Raft(_) | Body::Status | Body::Durable | Body::Update(_) | Body::Orphaned => true,
+        Body::Raft(_) | Body::Status | Body::Durable => true,
         Body::Propose { .. }
         | Body::Settle { .. }
         | Body::Barrier { .. }
-        | Body::Subscribe { .. }
-        | Body::Unsubscribe { .. }
         | Body::Tasks { .. }
         | Body::TaskChanges { .. } => false,
         Body::Slots { request, .. } => request.is_of_voters(),
+    }
+}
+
+fn are_of_voters(many: &Many) -> bool {
+    match many {
+        Many::Status(_) | Many::Update(_) | Many::Orphaned => true,
+        Many::Subscribe(_)
+        | Many::Rescope(_)
+        | Many::Unsubscribe(_)
+        | Many::Ping
+        | Many::Doubt { .. } => false,
     }
 }
 
@@ -110,19 +116,69 @@ impl Directory {
 
     /// The answer, or why there is none.
     async fn handle(self: &Arc<Self>, peer: NodeId, request: Request) -> Result<Response, String> {
-        let deadline =
-            |within_ms: u64| Instant::now() + Duration::from_millis(within_ms.min(WITHIN_MS_MAX));
-        let id = request.group;
-        if !self.peers().voters().contains(&peer) && is_of_voters(&request.body) {
+        let is_of_voters = match &request.subject {
+            Subject::One(_, body) => is_of_voters(body),
+            Subject::Many(many) => are_of_voters(many),
+        };
+        if is_of_voters && !self.peers().voters().contains(&peer) {
             return Err("only voters may send this".into());
         }
+        match request.subject {
+            Subject::One(group, body) => self.handle_one(peer, group, body).await,
+            Subject::Many(many) => Box::pin(self.handle_many(peer, many)).await,
+        }
+    }
+
+    async fn handle_many(self: &Arc<Self>, peer: NodeId, many: Many) -> Result<Response, String> {
+        match many {
+            Many::Update(updates) => return Ok(self.answer_update(updates)),
+            Many::Orphaned => {
+                self.orphaned_by(peer);
+                return Ok(Response::Done);
+            }
+            Many::Ping => return Ok(Response::Done),
+            Many::Doubt { voter } => {
+                Box::pin(self.doubted(voter)).await;
+                return Ok(Response::Done);
+            }
+            _ => {}
+        }
+        // What follows is for voters that may vote.
+        self.store()?;
+        Ok(match many {
+            Many::Status(groups) => {
+                let mut standings = Vec::with_capacity(groups.len());
+                for id in groups.into_vec() {
+                    let standing = match self.visit(peer, id) {
+                        Ok(group) => self.standing(&group).await,
+                        Err(_) => None,
+                    };
+                    standings.push(standing.map(|(standing, _)| standing));
+                }
+                Response::Standings(Batch::new(standings))
+            }
+            Many::Subscribe(wishes) => Box::pin(self.answer_subscribe(peer, wishes)).await,
+            Many::Rescope(wishes) => self.answer_rescope(peer, wishes),
+            Many::Unsubscribe(ends) => self.answer_unsubscribe(peer, ends),
+            Many::Update(_) | Many::Orphaned | Many::Ping | Many::Doubt { .. } => Response::Unclear,
+        })
+    }
+
+    async fn handle_one(
+        self: &Arc<Self>,
+        peer: NodeId,
+        id: GroupId,
+        body: Body,
+    ) -> Result<Response, String> {
+        let deadline =
+            |within_ms: u64| Instant::now() + Duration::from_millis(within_ms.min(WITHIN_MS_MAX));
         if let Body::Propose { hops_left, .. }
         | Body::Settle { hops_left, .. }
         | Body::Tasks { hops_left, .. }
         | Body::Slots {
             request: SlotsRequest::Settle { hops_left, .. },
             ..
-        } = request.body
+        } = body
             && hops_left > HOPS_MAX
         {
             // Each hop may ask several voters: they multiply.
@@ -130,31 +186,10 @@ impl Directory {
                 "no request is handed on more than {HOPS_MAX} times"
             ));
         }
-        match request.body {
-            Body::Update(state) => match self.known(id) {
-                Some(group) if !group.view.is_idle() => {
-                    group.view.observe(state.version, state.record.as_ref());
-                    return Ok(Response::Done);
-                }
-                _ => return Err("not wanted any more".into()),
-            },
-            Body::Orphaned => {
-                self.orphaned_by(peer);
-                return Ok(Response::Done);
-            }
-            _ => {}
-        }
-        // What follows is for voters that may vote.
+        // All of this is for voters that may vote.
         self.store()?;
-        if let Body::Unsubscribe { number } = request.body {
-            if let Some(group) = self.known(id) {
-                self.unsubscribe(peer, number, &group);
-                self.forget_idle(group);
-            }
-            return Ok(Response::Done);
-        }
         let group = self.visit(peer, id)?;
-        let served = match request.body {
+        let served = match body {
             Body::Raft(message) => {
                 if let Err(reason) = self.check_message(&group, &message) {
                     tracing::warn!(%peer, group = ?id, reason, "refused a message of Raft");
@@ -164,6 +199,9 @@ impl Directory {
                     show(&group, &message);
                 }
                 let replica = self.wake(&group).await?;
+                if matches!(message, RaftRequest::Vote { pre: true, .. }) {
+                    Box::pin(self.free_of_lost_leader(&replica, peer)).await;
+                }
                 return replica.answer(message).await.map(Response::Raft);
             }
             Body::Status => {
@@ -185,42 +223,23 @@ impl Directory {
                 tracing::debug!(group = ?id, %command, %peer, hops_left, "asked to commit");
                 let asked = Ask::Commit(command);
                 let from = Some(peer);
-                self.serve(&group, asked, hops_left, deadline(within_ms), from)
-                    .await
+                let within = deadline(within_ms);
+                Box::pin(self.serve(&group, asked, hops_left, within, from)).await
             }
             Body::Settle {
                 hops_left,
                 within_ms,
             } => {
                 let from = Some(peer);
-                self.serve(
-                    &group,
-                    Ask::Settle(Slot::new()),
-                    hops_left,
-                    deadline(within_ms),
-                    from,
-                )
-                .await
+                let (asked, within) = (Ask::Settle(Slot::new()), deadline(within_ms));
+                Box::pin(self.serve(&group, asked, hops_left, within, from)).await
             }
             Body::Barrier { within_ms } => {
-                let passed = self.barrier(&group, deadline(within_ms)).await;
+                let passed = Box::pin(self.barrier(&group, deadline(within_ms))).await;
                 passed.ok().map(Response::State)
             }
-            Body::Subscribe { number } => {
-                // Registered first, read after: nothing falls in between.
-                self.subscribe(peer, number, &group)?;
-                self.follow_around_gaps(&group).await;
-                let current = self.current(&group, deadline(SUBSCRIBE_MS)).await;
-                if current.is_ok() && group.view.answer_subscription(peer, number) {
-                    Some(Response::State(group.view.state()))
-                } else {
-                    self.give_up_subscription(peer, number, &group);
-                    None
-                }
-            }
             Body::Slots { at_least, request } => {
-                self.answer_slots(&group, at_least, request, Some(peer))
-                    .await?
+                Box::pin(self.answer_slots(&group, at_least, request, Some(peer))).await?
             }
             Body::Tasks {
                 query,
@@ -228,15 +247,13 @@ impl Directory {
                 within_ms,
             } => {
                 query.check(id)?;
-                let asked = Ask::Tasks(query);
-                self.serve(&group, asked, hops_left, deadline(within_ms), Some(peer))
-                    .await
+                let (asked, within) = (Ask::Tasks(query), deadline(within_ms));
+                Box::pin(self.serve(&group, asked, hops_left, within, Some(peer))).await
             }
             Body::TaskChanges { after } => {
                 let answer = self.answer_task_changes(&group, after)?;
                 Some(Response::Tasks(answer))
             }
-            Body::Unsubscribe { .. } | Body::Update(_) | Body::Orphaned => None,
         };
         Ok(served.unwrap_or(Response::Unclear))
     }
@@ -303,12 +320,13 @@ impl Directory {
             let known = replica.leader().filter(|leader| *leader != me);
             if let Some(leader) = known.filter(|_| !replica.leads())
                 && !failed.contains(&leader)
-                && !self.peers().is_linked(leader)
+                && !self.peers().is_live(leader)
                 && hops_left > 0
             {
                 // It may live and be seen by others; electing ourselves would depose it.
                 failed.push(leader);
-                for relay in self.peers().linked_voters() {
+                let relays = self.peers().linked_voters().into_iter();
+                for relay in relays.filter(|relay| self.peers().is_live(*relay)) {
                     let patience =
                         deadline.min(Instant::now() + ask.patience(ATTEMPT, hops_left - 1));
                     let answer = self.ask(relay, group, &ask, hops_left - 1, patience).await;
@@ -318,17 +336,18 @@ impl Directory {
                 }
             }
             let election = deadline.min(Instant::now() + ATTEMPT);
-            let may_lead =
-                |voter: NodeId| !failed.contains(&voter) && self.peers().is_linked(voter);
+            let may_lead = |voter: NodeId| !failed.contains(&voter) && self.peers().is_live(voter);
             match replica.find_leader(election, asker, may_lead).await {
                 Lead::Me => {
                     return Some(match ask {
                         Ask::Commit(Command::Task(step)) => {
-                            self.lead_step(&replica, step, deadline).await
+                            Box::pin(self.lead_step(&replica, step, deadline)).await
                         }
                         Ask::Commit(command) => replica.write(command, deadline).await,
                         Ask::Settle(slot) => replica.settle(&slot, deadline).await,
-                        Ask::Tasks(query) => self.lead_query(&replica, query, deadline).await,
+                        Ask::Tasks(query) => {
+                            Box::pin(self.lead_query(&replica, query, deadline)).await
+                        }
                     });
                 }
                 Lead::Other(leader) if hops_left > 0 => {
@@ -337,7 +356,7 @@ impl Directory {
                     match self.ask(leader, group, &ask, hops_left - 1, patience).await {
                         Ok(answer) if answer.is_of_leader() => return Some(answer),
                         // A link that is replaced by another loses what is under way.
-                        Err(NoAnswer::Link) if !broke && self.peers().is_linked(leader) => {
+                        Err(NoAnswer::Link) if !broke && self.peers().is_live(leader) => {
                             broke = true;
                         }
                         _ => {
@@ -354,6 +373,18 @@ impl Directory {
             if Instant::now() >= deadline {
                 return None;
             }
+        }
+    }
+
+    /// A candidate asks whether it may be elected. While this voter's lease lasts it would say no,
+    /// also if the leader is gone: so look.
+    async fn free_of_lost_leader(self: &Arc<Self>, replica: &Replica, candidate: NodeId) {
+        let leader = replica.leader();
+        let other = leader.filter(|leader| *leader != candidate && *leader != self.peers().me());
+        if let Some(leader) = other
+            && !self.is_heard(leader).await
+        {
+            replica.free_of(leader).await;
         }
     }
 

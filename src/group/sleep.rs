@@ -12,14 +12,16 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use tokio::time::timeout;
 
-use crate::id::NodeId;
+use crate::id::{GroupId, NodeId};
 use crate::probe::{self, Bug, planted};
+use crate::store::Store;
 
 use super::ATTEMPT;
-use super::directory::{Directory, GROUPS_AT_ONCE, Group};
+use super::berth::Past;
+use super::directory::{Directory, Group};
 use super::raft::LogPosition;
 use super::replica::Replica;
-use super::wake::{Change, settle};
+use super::wake::{Change, ended};
 use super::wire::{Body, Request, Response};
 
 /// A replica that nobody has used for so long may fall asleep.
@@ -30,6 +32,9 @@ const IDLE_SOON_AFTER_MS: u64 = 1_000;
 
 /// The pause between two looks at the replicas that are awake.
 pub(crate) const SWEEP_MS: u64 = 1_000;
+
+/// How many fall asleep at a time: they share questions' round trips and syncs.
+const SLEEPS_AT_ONCE: usize = 64;
 
 /// How long each step of falling asleep may take: a disk or an instance that hangs holds up one
 /// group for so long, and no other one. A later look goes on where it was given up.
@@ -56,7 +61,7 @@ impl Directory {
             let mut resting = self.berths.all();
             resting.retain(|group| group.awake().is_none_or(|replica| self.is_idle(&replica)));
             futures::stream::iter(resting)
-                .for_each_concurrent(GROUPS_AT_ONCE, |group| async {
+                .for_each_concurrent(SLEEPS_AT_ONCE, |group| async {
                     let id = group.id();
                     // The others are to fall asleep whatever becomes of this one.
                     let rested = AssertUnwindSafe(self.rest(group)).catch_unwind().await;
@@ -156,11 +161,27 @@ impl Directory {
         } else if change.past.end().is_some_and(|end| !end.is_reached()) {
             return Err("an instance that was given up has not ended yet".into());
         }
-        in_time(settle(&mut change.past, store)).await??;
+        in_time(self.settle_and_seal(&mut change.past, store, group.id())).await??;
         change.past.slept(led);
         self.berths.free(group.id());
         probe::count("groups put to sleep");
         tracing::debug!(group = ?group.id(), "replica asleep");
+        Ok(())
+    }
+
+    /// The seal is written before the instance counts as settled: whoever starts the next one,
+    /// should this be cut short, flushes the store first.
+    async fn settle_and_seal(
+        &self,
+        past: &mut Past,
+        store: &Store,
+        group: GroupId,
+    ) -> Result<(), String> {
+        ended(past, store).await?;
+        self.seal(store, group).await?;
+        if past.end().is_some() {
+            past.settle();
+        }
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use crate::codec::{self, MalformedError};
 use crate::failpoint;
 use crate::id::{Kind, NodeId, Version};
 use crate::machine::task::{Board, Changes};
-use crate::machine::{Command, Machine, Reply};
+use crate::machine::{Command, Machine, Reply, Slot};
 use crate::probe;
 
 use super::disk::{Applied, Disk, Held};
@@ -186,7 +186,7 @@ impl RaftStateMachine<Types> for State {
         while let Some(next) = entries.next().await {
             batch.push(next?);
         }
-        let mut slots = self.fetch(&batch)?;
+        let mut known = self.fetch(&batch)?;
         // Nobody is told that an entry is applied before what it decided can be read.
         let mut applied = self.disk.held().applied;
         for (entry, responder) in batch {
@@ -210,7 +210,7 @@ impl RaftStateMachine<Types> for State {
                     tracing::debug!(group = ?self.disk.group, %command, %version, "applied");
                     applied.version = version;
                     commands += 1;
-                    let reply = match &mut slots {
+                    let reply = match &mut known {
                         Slots::Cell => held.machine.apply(version, command),
                         Slots::Map(fetched) => fetched.apply(version, command),
                         Slots::Tasks(changes) => held.apply_step(version, command, changes),
@@ -235,10 +235,14 @@ impl RaftStateMachine<Types> for State {
         }
         failpoint::hit("group.before_apply");
         let decisions = new.len() as u64;
+        let slots: Vec<Slot> = match self.disk.group.is_map() {
+            true => new.iter().map(|(slot, _)| slot.clone()).collect(),
+            false => Vec::new(),
+        };
         let log_length = {
             let mut held = self.disk.held();
             held.applied = applied;
-            match &slots {
+            match &known {
                 Slots::Tasks(changes) => self.disk.save_tasks(&mut held, changes),
                 Slots::Cell | Slots::Map(_) => self.disk.save_applied(&mut held, new),
             }
@@ -248,7 +252,7 @@ impl RaftStateMachine<Types> for State {
         self.disk.counts().commands_applied.add(commands);
         self.disk.counts().decisions.add(decisions);
         if let Some((version, record)) = observed {
-            self.view.observe(version, record.as_ref());
+            self.view.observe_applied(version, record.as_ref(), &slots);
         }
         for (responder, reply) in replies {
             responder.send(reply);

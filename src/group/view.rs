@@ -8,10 +8,13 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::id::{GroupId, NodeId, Version};
-use crate::machine::Record;
+use crate::machine::{Record, Slot};
 use crate::probe::{Bug, planted};
+use crate::transport::Taken;
 
+use super::following::Following;
 use super::push::Pusher;
+use super::scope::{Scope, Wants};
 use super::wire::State;
 
 /// Someone who wants the decided record the moment this node knows it.
@@ -30,7 +33,7 @@ pub(crate) struct View {
 }
 
 #[derive(Default)]
-struct Inner {
+pub(super) struct Inner {
     sinks: Vec<Weak<dyn Sink>>,
     /// Handles of this node's program that are open.
     interest: usize,
@@ -42,19 +45,36 @@ struct Inner {
     joining: bool,
     /// Peers to tell of every commit.
     subscribers: BTreeMap<NodeId, Subscription>,
-    /// Voters this node is subscribed at, and the number of the subscription.
-    following: BTreeMap<NodeId, u64>,
+    /// Voters this node is subscribed at.
+    pub(super) following: BTreeMap<NodeId, Following>,
+    /// What this node's program waits for.
+    pub(super) wants: Wants,
+    /// Those who are told of some slots only were told of all that was decided up to here.
+    told: Version,
+}
+
+/// What is known of the decisions up to a version that a view takes in.
+enum News<'a> {
+    /// Any slot may have been decided.
+    Unknown,
+    /// All before are known, and behind them these were decided.
+    Applied(&'a [Slot]),
+    /// Whoever decided anything will tell.
+    OfOthers,
 }
 
 struct Subscription {
     number: u64,
+    scope: Scope,
+    /// What the scope takes.
+    _room: Option<Taken>,
     pusher: Arc<Pusher>,
     /// The peer was told that it is served.
     answered: bool,
 }
 
 impl Inner {
-    fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.interest == 0 && self.subscribers.is_empty()
     }
 }
@@ -72,7 +92,7 @@ impl View {
     }
 
     /// No code that can panic runs under this lock, and every change under it is whole.
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -121,6 +141,28 @@ impl View {
     /// If it contradicts the record already known: agreement (P1) is broken, and going on would
     /// hide it.
     pub(crate) fn observe(&self, version: Version, record: Option<&Arc<Record>>) {
+        self.take_in(version, record, News::Unknown);
+    }
+
+    /// The same on a voter that has applied it, after all that was before: it has decided these
+    /// slots.
+    pub(crate) fn observe_applied(
+        &self,
+        version: Version,
+        record: Option<&Arc<Record>>,
+        slots: &[Slot],
+    ) {
+        self.take_in(version, record, News::Applied(slots));
+    }
+
+    /// This node's program has seen a map at this version. On a voter what was decided until then
+    /// may have yet to be applied, or to be heard of otherwise: only then those who follow some
+    /// slots are told.
+    pub(crate) fn observe_here(&self, version: Version) {
+        self.take_in(version, None, News::OfOthers);
+    }
+
+    fn take_in(&self, version: Version, record: Option<&Arc<Record>>, news: News<'_>) {
         let version = version.max(record.map_or(Version::ZERO, |record| record.version));
         if let Some(record) = record {
             let known = self.record.get_or_init(|| record.clone());
@@ -143,8 +185,26 @@ impl View {
             };
             grows
         });
-        if grown && !planted(Bug::FollowersNotTold) {
-            for subscription in self.inner().subscribers.values() {
+        if planted(Bug::FollowersNotTold) {
+            return;
+        }
+        let mut inner = self.inner();
+        let is_news = match news {
+            News::Unknown => inner.told < version,
+            News::Applied(_) => true,
+            News::OfOthers => false,
+        };
+        if is_news {
+            inner.told = version.max(inner.told);
+        }
+        // Who is not answered yet will be, with what stands then.
+        for subscription in inner.subscribers.values().filter(|known| known.answered) {
+            let is_told = match (&subscription.scope, &news) {
+                (Scope::All, _) => grown,
+                (scope, News::Applied(slots)) => scope.touches(slots),
+                (Scope::Slots(_), _) => is_news,
+            };
+            if is_told {
                 subscription.pusher.mark(self.group);
             }
         }
@@ -218,7 +278,11 @@ impl View {
         inner.losses += 1;
         self.online
             .send_if_modified(|online| std::mem::replace(online, false));
-        std::mem::take(&mut inner.following)
+        let following = std::mem::take(&mut inner.following);
+        let numbers = following.into_iter();
+        numbers
+            .map(|(voter, known)| (voter, known.number))
+            .collect()
     }
 
     /// A voter was lost that may have committed something and told others alone. What is decided
@@ -238,32 +302,19 @@ impl View {
         std::mem::take(&mut self.inner().in_doubt)
     }
 
-    pub(crate) fn following(&self) -> BTreeMap<NodeId, u64> {
-        self.inner().following.clone()
-    }
-
     /// What a replica read from the disk when it woke.
     pub(crate) fn catch_up(&self, state: &State) {
         self.observe(state.version, state.record.as_ref());
     }
 
-    /// Notes that this node follows at `voter`, unless nobody needs that any more: whoever was the
-    /// last has taken back all that was noted until then.
-    pub(crate) fn follow(&self, voter: NodeId, number: u64) -> bool {
-        let mut inner = self.inner();
-        let is_needed = !inner.is_idle();
-        if is_needed {
-            inner.following.insert(voter, number);
-        }
-        is_needed
-    }
-
-    pub(crate) fn unfollow(&self, voter: NodeId) -> bool {
-        self.inner().following.remove(&voter).is_some()
-    }
-
-    /// Tells `peer` of every commit from now on, unless a newer subscription of it does.
-    pub(crate) fn subscribe(&self, peer: NodeId, number: u64, pusher: Arc<Pusher>) {
+    /// Tells `peer` of commits from now on, unless a newer subscription of it does.
+    pub(crate) fn subscribe(
+        &self,
+        peer: NodeId,
+        number: u64,
+        pusher: Arc<Pusher>,
+        (scope, room): (Scope, Option<Taken>),
+    ) {
         let mut inner = self.inner();
         let known = inner.subscribers.get(&peer);
         if known.is_some_and(|known| known.number > number) {
@@ -273,21 +324,56 @@ impl View {
         let answered = known.is_some_and(|known| known.number == number && known.answered);
         let subscription = Subscription {
             number,
+            scope,
+            _room: room,
             pusher,
             answered,
         };
         inner.subscribers.insert(peer, subscription);
     }
 
+    /// Puts another scope in the place of a subscription's that stands, unless a newer one did.
+    /// False if there is none: `peer` is told nothing.
+    pub(crate) fn rescope_of(
+        &self,
+        peer: NodeId,
+        number: u64,
+        (scope, room): (Scope, Option<Taken>),
+    ) -> bool {
+        let mut inner = self.inner();
+        let known = inner.subscribers.get_mut(&peer);
+        let Some(known) = known.filter(|known| known.answered) else {
+            return false;
+        };
+        if number > known.number {
+            known.number = number;
+            known.scope = scope;
+            known._room = room;
+        }
+        true
+    }
+
     /// `peer` is about to be told that subscription `number` stands; whether it, or a newer one,
-    /// still does.
-    pub(crate) fn answer_subscription(&self, peer: NodeId, number: u64) -> bool {
+    /// still does. What is read after this is to be told, what comes later is pushed.
+    pub(crate) fn answer_subscription(&self, peer: NodeId, number: u64, with_record: bool) -> bool {
         let mut inner = self.inner();
         let known = inner.subscribers.get_mut(&peer);
         known.is_some_and(|known| {
-            known.answered |= known.number == number;
+            if known.number == number {
+                known.answered = true;
+                if with_record {
+                    known.pusher.confirmed(self.group);
+                }
+            }
             known.number >= number
         })
+    }
+
+    /// There is something that `peer` was not told.
+    pub(crate) fn push_to(&self, peer: NodeId) {
+        if let Some(subscription) = self.inner().subscribers.get(&peer) {
+            subscription.pusher.mark(self.group);
+        }
     }
 
     /// Ends the subscription of `peer`, unless it is newer than `number`. Whether it is ended.
@@ -337,109 +423,5 @@ impl std::fmt::Debug for View {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::id::ProposalId;
-    use crate::machine::Proposal;
-
-    fn record(n: u8, version: u64) -> Arc<Record> {
-        Arc::new(Record {
-            proposal: Proposal {
-                id: ProposalId::new([n; 16], NodeId::of_voter("a"), [0; 16], &[n]),
-                value: Arc::from([n].as_slice()),
-                proposed_at_ms: 0,
-            },
-            version: Version::new(version),
-        })
-    }
-
-    fn view() -> View {
-        View::new(GroupId::from_bytes([7; 32]), CancellationToken::new())
-    }
-
-    #[derive(Default)]
-    struct Seen(Mutex<Vec<u64>>);
-    impl Sink for Seen {
-        fn decided(&self, record: &Arc<Record>) {
-            self.0.lock().unwrap().push(record.version.as_u64());
-        }
-    }
-
-    #[test]
-    fn a_version_never_runs_backwards() {
-        let view = view();
-        view.observe(Version::new(5), None);
-        view.observe(Version::new(3), None);
-        assert_eq!(view.version(), Version::new(5));
-    }
-
-    #[test]
-    fn a_sink_hears_of_the_record_once_whether_it_came_before_or_after() {
-        let view = view();
-        let (early, late) = (Arc::new(Seen::default()), Arc::new(Seen::default()));
-        view.attach(&(early.clone() as Arc<dyn Sink>));
-        view.observe(Version::new(2), Some(&record(1, 2)));
-        view.observe(Version::new(3), Some(&record(1, 2)));
-        view.attach(&(late.clone() as Arc<dyn Sink>));
-        assert_eq!(*early.0.lock().unwrap(), [2]);
-        assert_eq!(*late.0.lock().unwrap(), [2]);
-    }
-
-    #[test]
-    fn who_is_handed_the_record_is_told_no_older_version() {
-        struct Asks(Arc<View>, Mutex<Vec<Version>>);
-        impl Sink for Asks {
-            fn decided(&self, _: &Arc<Record>) {
-                self.1.lock().unwrap().push(self.0.version());
-            }
-        }
-        let view = Arc::new(view());
-        let sink = Arc::new(Asks(view.clone(), Mutex::default()));
-        view.attach(&(sink.clone() as Arc<dyn Sink>));
-        view.observe(Version::new(2), Some(&record(1, 2)));
-        assert_eq!(*sink.1.lock().unwrap(), [Version::new(2)]);
-    }
-
-    #[test]
-    #[should_panic(expected = "agreement broken")]
-    fn a_second_record_is_never_taken() {
-        let view = view();
-        view.observe(Version::new(2), Some(&record(1, 2)));
-        view.observe(Version::new(3), Some(&record(2, 3)));
-    }
-
-    /// Both pass a barrier of their own, and the second may not.
-    #[test]
-    fn a_request_to_subscribe_that_arrives_twice_and_fails_once_ends_nothing() {
-        let (view, peer) = (view(), NodeId::of_voter("a"));
-        let pusher = Arc::new(Pusher::new(peer, Arc::default()));
-        for number in [3, 3] {
-            view.subscribe(peer, number, pusher.clone());
-        }
-        assert!(view.answer_subscription(peer, 3));
-        assert!(!view.give_up_subscription(peer, 3));
-        view.subscribe(peer, 3, pusher.clone());
-        assert!(!view.give_up_subscription(peer, 3), "nor a third time");
-        assert_eq!(view.subscription(peer), Some(3));
-
-        // One that nobody was told of ends, and is not answered well afterwards.
-        view.subscribe(peer, 4, pusher.clone());
-        assert!(view.give_up_subscription(peer, 4));
-        assert!(!view.answer_subscription(peer, 4));
-        assert!(view.is_idle());
-    }
-
-    #[test]
-    fn a_barrier_passed_before_a_loss_does_not_count() {
-        let view = view();
-        view.add_interest();
-        let losses = view.start_joining().unwrap();
-        assert!(view.start_joining().is_none(), "one at a time");
-        view.go_offline();
-        assert!(!view.finish_joining(losses));
-        assert!(!view.is_online());
-        let losses = view.start_joining().unwrap();
-        assert!(view.finish_joining(losses));
-        assert!(view.is_online());
-    }
-}
+#[path = "view_tests.rs"]
+mod tests;

@@ -58,9 +58,19 @@ impl Directory {
         cause: Cause<'_>,
     ) -> Result<(Arc<Replica>, bool), String> {
         let store = self.store()?;
-        if let Some(awake) = in_use(group) {
-            return Ok((awake, false));
+        match in_use(group) {
+            Some(awake) => Ok((awake, false)),
+            // Boxed: each message of Raft is a task, which is as large as what may come in it.
+            None => Box::pin(self.wake_from_sleep(group, cause, store)).await,
         }
+    }
+
+    async fn wake_from_sleep(
+        self: &Arc<Self>,
+        group: &Arc<Group>,
+        cause: Cause<'_>,
+        store: &Store,
+    ) -> Result<(Arc<Replica>, bool), String> {
         if planted(Bug::TwoInstances) {
             return Ok((self.start_beside(group, store).await?, false));
         }
@@ -222,13 +232,21 @@ fn in_use(group: &Group) -> Option<Arc<Replica>> {
 }
 
 /// Waits until the instance before is gone and all that it has written is visible in the store.
-pub(super) async fn settle(past: &mut Past, store: &Store) -> Result<(), String> {
+pub(super) async fn ended(past: &Past, store: &Store) -> Result<(), String> {
     if let Some(end) = past.end() {
         end.reached().await;
         // Without this a load could miss what is queued, and it would come to be on the disk
         // behind the back of the next instance.
         let flushed = store.flush().await;
         flushed.map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+/// The same, and notes it: the next instance may start.
+pub(super) async fn settle(past: &mut Past, store: &Store) -> Result<(), String> {
+    if past.end().is_some() {
+        ended(past, store).await?;
         past.settle();
     }
     Ok(())

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use super::key::{MapKey, key_of};
 use super::read::{LOOK_AGAIN_MS, pause};
 use super::{undecodable, value_of};
-use crate::group::{Decided, Range};
+use crate::group::{Decided, Range, Want};
 use crate::id::Version;
 use crate::once::{Decision, Hold, ReadError};
 
@@ -44,6 +44,8 @@ pub struct Change<K, V> {
 pub struct Changes<K, V>(BoxStream<'static, Result<Change<K, V>, ReadError>>);
 
 struct Pages {
+    /// Once it was waited for what comes.
+    want: Option<Option<Want>>,
     hold: Arc<Hold>,
     /// Everything in the range up to here is in pages that were read.
     read: Version,
@@ -59,6 +61,7 @@ where
 {
     pub(super) fn new(hold: Arc<Hold>, since: Version, range: Range) -> Self {
         let pages = Pages {
+            want: None,
             hold,
             read: since,
             range,
@@ -123,6 +126,9 @@ impl Pages {
             // There is something new, and whoever we asked does not have it yet.
             Ok(_) if *versions.borrow_and_update() > self.read => pause(pause_ms).await,
             Ok(_) => {
+                if self.want.is_none() {
+                    self.want = Some(directory.want(group, Some(self.range.clone())));
+                }
                 // It fails when the view is gone, as if the node went down.
                 let _ = versions.changed().await;
             }

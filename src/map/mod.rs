@@ -192,6 +192,10 @@ where
 impl<K, V, const IS_WRITER: bool> OnceMap<K, V, IS_WRITER> {
     /// The highest version of the map that this node has seen: the log index of the last command
     /// that it knows to be committed. It never runs backwards.
+    ///
+    /// A node that is no voter hears of what its program waits for, by [`wait`](Self::wait), with a
+    /// stream of [`changes`](Self::changes) or with a future of [`when`](Self::when), and of nothing
+    /// else: without any of them this grows by what the program itself reads and writes.
     pub fn version(&self) -> Version {
         self.hold().view().version()
     }

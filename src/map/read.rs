@@ -167,6 +167,7 @@ where
         let (group, directory) = (self.hold().group(), self.hold().network().directory());
         let decided = async {
             let mut pause_ms = LOOK_AGAIN_MS;
+            let mut want = None;
             loop {
                 // Looked at before the slot is: whatever comes later wakes us.
                 let mut versions = self.hold().view().versions();
@@ -174,6 +175,9 @@ where
                 match directory.slot(group, &slot).await {
                     Ok(Some(record)) => return record,
                     Ok(None) => {
+                        if want.is_none() {
+                            want = Some(directory.want(group, Some(Range::of_slot(slot.clone()))));
+                        }
                         // It fails when the view is gone, as if the node went down.
                         let _ = versions.changed().await;
                         pause_ms = LOOK_AGAIN_MS;

@@ -182,6 +182,8 @@ figures! {
         voter_links_lost: "raft_once_links_lost_total" ["kind" = "voter"];
         /// Links to observers that have ended.
         observer_links_lost: "raft_once_links_lost_total" ["kind" = "observer"];
+        /// Times that a linked voter was suspected to be gone, since it left something unanswered.
+        voters_suspected: "raft_once_voters_suspected_total";
         /// Peers refused because they do not prove this network's secret, or a ticket's key.
         refused_secret: "raft_once_refusals_total" ["reason" = "secret"];
         /// Peers refused because they speak another version, have another epoch or electorate, ask

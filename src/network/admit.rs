@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::hello::{
     ADMISSION_BYTES_MAX, Admitted, Confirm, HELLO_BYTES_MAX, Hello, Welcome, answer_from_bytes,
@@ -15,6 +15,7 @@ use super::past::{Boot, Claim, Peer, Verdict};
 use super::proof::{Binding, Kind};
 use super::refusal::Refusal;
 use crate::codec::Encode;
+use crate::group::Hearing;
 use crate::id::NodeId;
 use crate::transport::{Connection, Incoming, PeerKey, TransportError};
 
@@ -123,6 +124,7 @@ impl Links {
             return self.refuse::<Welcome>(first, Refusal::NotReady).await;
         };
         let answer = answer_to_bytes(&Ok::<_, Refusal>(welcome));
+        let welcomed = Instant::now();
         first.reply(answer).await.map_err(Failed::transient)?;
 
         let mut second = connection.incoming().await.map_err(Failed::transient)?;
@@ -130,6 +132,7 @@ impl Links {
             .read(ADMISSION_BYTES_MAX)
             .await
             .map_err(Failed::transient)?;
+        let hearing = Arc::new(Hearing::new(welcomed.elapsed()));
         let confirmed = match Confirm::from_bytes(&bytes) {
             Ok(confirm) => confirm,
             Err(refusal) => return self.refuse::<Admitted>(second, refusal).await,
@@ -150,6 +153,7 @@ impl Links {
             connection: connection.clone(),
             dialer: peer,
             boot,
+            hearing,
         };
         if !self.add(link) {
             return self.refuse::<Admitted>(second, Refusal::NotReady).await;
@@ -362,7 +366,9 @@ impl Links {
         let claim = self.own_claim(self.kind);
         let hello = Hello::new(&self.terms, self.kind, &binding, claim, memory)
             .ok_or_else(|| Failed::transient("this node lacks the key to ask as a voter"))?;
+        let asked_at = Instant::now();
         let welcome: Welcome = exchange(connection, hello.to_bytes()).await?;
+        let hearing = Arc::new(Hearing::new(asked_at.elapsed()));
         welcome.check(&self.terms, self.kind, &binding)?;
         let mut boot = None;
         if let Some(past) = &welcome.past {
@@ -383,10 +389,13 @@ impl Links {
             connection: connection.clone(),
             dialer: self.me,
             boot,
+            hearing,
         };
         if self.add(link) {
             Ok(())
         } else {
+            // The other side may have this one alone, for a moment yet: it is no loss to it.
+            connection.close(code::REPLACED, "linked by the other side meanwhile");
             Err(Failed::transient("linked by the other side meanwhile"))
         }
     }

@@ -1,30 +1,29 @@
-//! The admitted connections of this node: at most one a peer, kept up by redialing, and the
-//! [`Peers`] that groups talk to.
+//! The admitted connections of this node: at most one a peer, kept up by redialing, and how requests
+//! on them are answered.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use futures::future::BoxFuture;
+use rand::Rng;
 use rand::rngs::StdRng;
-use rand::{Rng, RngExt};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::book::Book;
+use super::calls::{add_sequence, hear, take_sequence};
 use super::electorate::Electorate;
 use super::hello::Terms;
-use super::limits::{Budgets, OBSERVER_REPLY_BYTES_MAX, allowance};
+use super::limits::{Budgets, allowance};
 use super::past::BootId;
 use super::proof::Kind;
 use crate::codec::FRAME_BYTES_MAX;
 use crate::group::wire::Request;
-use crate::group::{CallError, Directory, Peers};
-use crate::id::{GroupId, NodeId};
+use crate::group::{Directory, Hearing};
+use crate::id::NodeId;
 use crate::limits::Limits;
 use crate::metrics::Counts;
-use crate::probe::{Bug, planted};
 use crate::transport::{Budget, Connection, Incoming, PeerKey, Places, Transport, TransportError};
 
 /// How long a peer may take to send a request that it has begun, and to take in an answer.
@@ -57,6 +56,8 @@ pub(super) struct Link {
     pub(super) dialer: NodeId,
     /// Which start of a voter this is a link to.
     pub(super) boot: Option<BootId>,
+    /// Whether the peer is heard.
+    pub(super) hearing: Arc<Hearing>,
 }
 
 pub(super) struct Links {
@@ -70,8 +71,8 @@ pub(super) struct Links {
     pub(super) book: Option<Arc<Book>>,
     pub(super) down: CancellationToken,
     pub(super) tasks: TaskTracker,
-    voters: BTreeSet<NodeId>,
-    entropy: Mutex<StdRng>,
+    pub(super) voters: BTreeSet<NodeId>,
+    pub(super) entropy: Mutex<StdRng>,
     directory: OnceLock<Weak<Directory>>,
     table: Mutex<BTreeMap<NodeId, Arc<Link>>>,
     /// Held while the table changes and the directory is told: it hears of links coming and
@@ -141,7 +142,7 @@ impl Links {
         self.directory.get()?.upgrade()
     }
 
-    fn table(&self) -> MutexGuard<'_, BTreeMap<NodeId, Arc<Link>>> {
+    pub(super) fn table(&self) -> MutexGuard<'_, BTreeMap<NodeId, Arc<Link>>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -275,6 +276,7 @@ impl Links {
         let budget = self.budgets.of(is_voter);
         let gone = CancellationToken::new();
         while let Ok(incoming) = link.connection.incoming().await {
+            link.hearing.hear();
             let (this, peer) = (self.clone(), link.node);
             let (budget, gone) = (budget.clone(), gone.clone());
             self.spawn_task(async move {
@@ -303,7 +305,8 @@ impl Links {
         if !current {
             return;
         }
-        if self.voters.contains(&link.node) && closed.code != Some(code::SHUTDOWN) {
+        let is_well = matches!(closed.code, Some(code::SHUTDOWN | code::REPLACED));
+        if self.voters.contains(&link.node) && !is_well {
             tracing::warn!(voter = %self.name(link.node), %closed, "lost the link to a voter");
         } else {
             tracing::debug!(peer = %self.name(link.node), %closed, "link lost");
@@ -409,86 +412,21 @@ impl Links {
     }
 }
 
-fn add_sequence(book: Option<&Book>, frame: &mut Vec<u8>) {
-    let sequence = book.map_or(0, Book::sequence);
-    frame.extend_from_slice(&sequence.to_le_bytes());
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// What a peer told behind a frame.
-fn take_sequence(frame: &mut Vec<u8>) -> Option<u64> {
-    let (_, sequence) = frame.split_last_chunk::<SEQUENCE_BYTES>()?;
-    let sequence = u64::from_le_bytes(*sequence);
-    frame.truncate(frame.len() - SEQUENCE_BYTES);
-    Some(sequence)
-}
+    /// Each request is a task, also each message of Raft, and many come at once.
+    const TASK_BYTES_MAX: usize = 6 * 1024;
 
-fn hear(book: Option<&Book>, peer: NodeId, sequence: u64) {
-    if let Some(book) = book {
-        book.heard(peer, sequence);
-    }
-}
-
-impl Peers for Links {
-    fn me(&self) -> NodeId {
-        self.me
-    }
-
-    fn voters(&self) -> &BTreeSet<NodeId> {
-        &self.voters
-    }
-
-    fn order(&self, group: &GroupId) -> Vec<NodeId> {
-        match planted(Bug::OrderDiffers) {
-            true => self.electorate.preference_for(group, self.me),
-            false => self.electorate.preference(group),
+    #[test]
+    fn the_task_of_a_request_is_small_whatever_may_come_in_it() {
+        fn bytes<F: Future>(
+            _: impl FnOnce(Arc<Links>, NodeId, Incoming, &'static Budget) -> F,
+        ) -> usize {
+            size_of::<F>()
         }
-    }
-
-    fn follow_order(&self, group: &GroupId) -> Vec<NodeId> {
-        self.electorate.preference_for(group, self.me)
-    }
-
-    fn is_linked(&self, node: NodeId) -> bool {
-        self.table().contains_key(&node)
-    }
-
-    fn call(
-        &self,
-        node: NodeId,
-        mut frame: Vec<u8>,
-    ) -> BoxFuture<'static, Result<Vec<u8>, CallError>> {
-        let link = self.link(node);
-        let book = self.book.clone();
-        let reply_bytes_max = match self.voters.contains(&node) {
-            true => FRAME_BYTES_MAX,
-            false => OBSERVER_REPLY_BYTES_MAX,
-        };
-        Box::pin(async move {
-            let link = link.ok_or(CallError::NoLink(node))?;
-            add_sequence(book.as_deref(), &mut frame);
-            let mut reply = link
-                .connection
-                .request(frame, reply_bytes_max + SEQUENCE_BYTES)
-                .await
-                .map_err(|error| CallError::Link(error.to_string()))?;
-            let Some(sequence) = take_sequence(&mut reply) else {
-                return Err(CallError::Link("a reply without its end".into()));
-            };
-            hear(book.as_deref(), node, sequence);
-            Ok(reply)
-        })
-    }
-
-    fn spawn(&self, task: BoxFuture<'static, ()>) {
-        self.spawn_task(task);
-    }
-
-    fn jitter_ms(&self, max_ms: u64) -> u64 {
-        let mut entropy = self.entropy.lock().unwrap_or_else(PoisonError::into_inner);
-        entropy.random_range(0..max_ms.max(1))
-    }
-
-    fn may_vote(&self) -> bool {
-        self.book.as_ref().is_some_and(|book| book.may_vote())
+        let bytes = bytes(|links, peer, incoming, budget| links.answer(peer, incoming, budget));
+        assert!(bytes <= TASK_BYTES_MAX, "{bytes} bytes");
     }
 }

@@ -4,6 +4,7 @@ mod admit;
 mod base32;
 mod book;
 mod builder;
+mod calls;
 pub(crate) mod electorate;
 mod error;
 #[cfg(any(test, all(fuzzing, feature = "testing")))]

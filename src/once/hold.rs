@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::group::{Group, Interest, View};
+use crate::group::{Group, Interest, View, Want};
 use crate::id::GroupId;
 use crate::machine::{Command, Proposal, Reply};
 use crate::network::Network;
+
+use super::when::Alive;
 
 /// The pauses between two tries to ask a majority, in milliseconds: doubled from the first up to
 /// the second.
@@ -27,6 +29,12 @@ pub(crate) struct Hold {
     // In this order: the interest ends before the node may.
     interest: Interest,
     network: Network,
+}
+
+impl Alive for Hold {
+    fn want_all(&self) -> Option<Want> {
+        self.network.directory().want(self.group(), None)
+    }
 }
 
 impl Hold {

@@ -1,11 +1,10 @@
 //! Waiting for something to happen to a cell.
 
-use std::any::Any;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
-use crate::group::View;
+use crate::group::{View, Want};
 use crate::id::Version;
 
 /// How a future of [`When`] ended.
@@ -56,11 +55,17 @@ impl Observed {
 pub struct When {
     view: Arc<View>,
     /// Whatever must live for the view to be kept up to date.
-    alive: Arc<dyn Any + Send + Sync>,
+    alive: Arc<dyn Alive>,
+}
+
+/// What a [`When`] holds.
+pub(crate) trait Alive: Send + Sync {
+    /// The node is told of every version while this is held, not only of what somebody waits for.
+    fn want_all(&self) -> Option<Want>;
 }
 
 impl When {
-    pub(crate) fn new(view: Arc<View>, alive: Arc<dyn Any + Send + Sync>) -> Self {
+    pub(crate) fn new(view: Arc<View>, alive: Arc<dyn Alive>) -> Self {
         Self { view, alive }
     }
 
@@ -115,7 +120,11 @@ impl When {
     pub fn updated(&self) -> impl Future<Output = Observed> + Send + use<> {
         // Subscribed here and now, so that a commit before the first poll counts.
         let mut versions = self.view.versions();
-        self.first(async move { versions.changed().await.is_ok() })
+        let want = self.alive.want_all();
+        self.first(async move {
+            let _want = want;
+            versions.changed().await.is_ok()
+        })
     }
 
     /// Resolves when this node has seen the cell at `version` or a later one, at once if it has,
@@ -126,7 +135,14 @@ impl When {
     /// Cancel safe: dropping the future changes nothing.
     pub fn reaches(&self, version: Version) -> impl Future<Output = Observed> + Send + use<> {
         let mut versions = self.view.versions();
-        self.first(async move { versions.wait_for(|seen| *seen >= version).await.is_ok() })
+        let want = match self.view.version() >= version {
+            true => None,
+            false => self.alive.want_all(),
+        };
+        self.first(async move {
+            let _want = want;
+            versions.wait_for(|seen| *seen >= version).await.is_ok()
+        })
     }
 
     /// The event, unless the network goes down first; if both have happened, the event.
@@ -171,6 +187,12 @@ mod tests {
 
     use super::*;
     use crate::id::GroupId;
+
+    impl Alive for () {
+        fn want_all(&self) -> Option<Want> {
+            None
+        }
+    }
 
     fn when() -> When {
         let view = View::new(GroupId::from_bytes([1; 32]), CancellationToken::new());

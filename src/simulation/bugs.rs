@@ -8,7 +8,7 @@ use crate::probe::Bug;
 
 /// All of those that show in what clients and nodes do, and the check that has to find each: what
 /// its word begins with.
-pub(super) const BUGS: [(Bug, &str); 27] = [
+pub(super) const BUGS: [(Bug, &str); 28] = [
     (Bug::VoteNotSynced, "one vote a term"),
     (Bug::VoteNotWritten, "one vote a term"),
     (Bug::AppendNotSynced, "committed entries are immutable"),
@@ -29,6 +29,7 @@ pub(super) const BUGS: [(Bug, &str); 27] = [
     (Bug::InitKeepsItsOwn, "agreement"),
     (Bug::FollowersNotTold, "not told"),
     (Bug::StreamSkips, "stream"),
+    (Bug::SealForgetsVote, "not told"),
     (Bug::SnapshotUnfilled, "stream"),
     (Bug::ValueChanged, "validity"),
     (Bug::OfflineForgets, "stability"),

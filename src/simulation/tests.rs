@@ -80,7 +80,7 @@ const LEAST: [(&str, u64); 58] = [
 ];
 
 /// Seeds that found something, the steps of their runs, and what: they are played in every run.
-const REGRESSIONS: [(u64, u64, &str); 7] = [
+const REGRESSIONS: [(u64, u64, &str); 8] = [
     (
         205,
         STEPS,
@@ -96,6 +96,7 @@ const REGRESSIONS: [(u64, u64, &str); 7] = [
     (1457, STEPS, "an observer was told once to look elsewhere"),
     (1693, STEPS, "the same, another cell"),
     (5314, 500, "a voter was given up when it began to be one"),
+    (222, STEPS, "two voters followed at each other without end"),
 ];
 
 fn from_env(name: &str, default: u64) -> u64 {

@@ -42,6 +42,33 @@ impl Load {
     }
 }
 
+/// Runs `operation` on so many numbers, and says nothing of how long each took.
+pub async fn all<F, Fut>(first: u64, count: u64, clients: u64, operation: F) -> Result<()>
+where
+    F: Fn(u64) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<()>> + Send,
+{
+    let operation = Arc::new(operation);
+    let next = Arc::new(AtomicU64::new(first));
+    let mut set = tokio::task::JoinSet::new();
+    for _ in 0..clients {
+        let (operation, next) = (operation.clone(), next.clone());
+        set.spawn(async move {
+            loop {
+                let n = next.fetch_add(1, Ordering::Relaxed);
+                if n >= first + count {
+                    return anyhow::Ok(());
+                }
+                operation(n).await?;
+            }
+        });
+    }
+    while let Some(done) = set.join_next().await {
+        done??;
+    }
+    Ok(())
+}
+
 /// Runs `operation` on numbers from `load.first` on. It is told which client asks.
 ///
 /// # Errors

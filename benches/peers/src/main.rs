@@ -54,7 +54,8 @@ use systems::{Available, voter};
 
 /// Of one workload, and of all together: twice what they take.
 const TIME_LIMIT: Duration = Duration::from_secs(240);
-const TIME_LIMIT_OF_ALL: Duration = Duration::from_secs(600);
+const TIME_LIMIT_OF_ALL: Duration = Duration::from_secs(900);
+const TIME_LIMIT_LARGE: Duration = Duration::from_secs(2 * 3_600);
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -115,10 +116,10 @@ async fn measure(options: &Options, isolated: bool) -> Result<ExitCode> {
         "figures of a debug build mean nothing: use --release"
     );
     let start = Instant::now();
-    let plan = if options.quick {
-        Plan::quick()
-    } else {
-        Plan::full()
+    let plan = match (options.quick, options.large) {
+        (true, _) => Plan::quick(),
+        (_, true) => Plan::large(),
+        _ => Plan::full(),
     };
     let mut run = Run::new(plan, Available::look(isolated))?;
     for missing in &run.available.missing {
@@ -139,7 +140,10 @@ async fn measure(options: &Options, isolated: bool) -> Result<ExitCode> {
         }
         let since = Instant::now();
         eprint!("{workload} .. ");
-        let limit = TIME_LIMIT.min(TIME_LIMIT_OF_ALL.saturating_sub(start.elapsed()));
+        let limit = match options.large {
+            true => TIME_LIMIT_LARGE,
+            false => TIME_LIMIT.min(TIME_LIMIT_OF_ALL.saturating_sub(start.elapsed())),
+        };
         let found = tokio::time::timeout(limit, perform(workload, &mut run)).await;
         let found = found.unwrap_or_else(|_| Err(anyhow::anyhow!("not done in {limit:?}")));
         match found {
@@ -177,6 +181,7 @@ async fn perform(workload: &str, run: &mut Run) -> Result<Vec<Section>> {
         "idle" => workloads::idle::measure(run).await,
         "failover" => workloads::failover::measure(run).await,
         "reads" => workloads::reads::measure(run).await,
+        "many" => workloads::many::measure(run).await,
         _ => bail!("{workload}: no such workload"),
     }
 }

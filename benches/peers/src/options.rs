@@ -12,7 +12,9 @@ raft-once beside etcd, mosaik and Redis, on this machine, in one run.
   cargo run --release --manifest-path benches/peers/Cargo.toml [-- OPTIONS]
 
   --quick            small counts, to see whether it works; its figures mean little
-  --only NAME,..     only these workloads: claims, births, idle, failover, reads
+  --large            a million cells and ten million slots, where it is about great numbers: an hour,
+                     and 20 GB on the disk
+  --only NAME,..     only these workloads: claims, births, idle, failover, reads, many
   --out FOLDER       where benchmarks.md and its charts go; by default docs/ of the repository,
                      and with --quick or --only peers-report/ in the target folder
   --help             this
@@ -24,6 +26,7 @@ A peer that is not installed is skipped, and the page says so:
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     pub quick: bool,
+    pub large: bool,
     pub only: Vec<String>,
     pub out: Option<PathBuf>,
     pub help: bool,
@@ -33,6 +36,7 @@ impl Options {
     pub fn parse(args: &[String]) -> Result<Self> {
         let mut options = Self {
             quick: false,
+            large: false,
             only: Vec::new(),
             out: None,
             help: false,
@@ -42,12 +46,17 @@ impl Options {
             let mut value = || args.next().with_context(|| format!("{arg} needs a value"));
             match arg.as_str() {
                 "--quick" => options.quick = true,
+                "--large" => options.large = true,
                 "--only" => options.only = value()?.split(',').map(String::from).collect(),
                 "--out" => options.out = Some(value()?.into()),
                 "--help" | "-h" => options.help = true,
                 _ => bail!("{arg}: no such option; --help says which there are"),
             }
         }
+        ensure!(
+            !(options.quick && options.large),
+            "--quick and --large contradict each other"
+        );
         for name in &options.only {
             ensure!(
                 workloads::NAMES.contains(&name.as_str()),
@@ -85,6 +94,9 @@ impl Options {
         let mut options = Vec::new();
         if self.quick {
             options.push("--quick".to_string());
+        }
+        if self.large {
+            options.push("--large".to_string());
         }
         if !self.only.is_empty() {
             options.push(format!("--only {}", self.only.join(",")));

@@ -48,10 +48,15 @@ impl Slots {
 
 /// A fresh cell, a group of its own, is opened, and decided.
 pub async fn birth(network: &Network, cell: u64, value: String) -> Result<()> {
-    let cell = Once::<String>::writer(network, format!("birth-{cell}"));
+    let cell = born(network, cell);
     let claim = cell.claim(value).await?;
     anyhow::ensure!(claim.is_won(), "somebody else has decided a fresh cell");
     Ok(())
+}
+
+/// The cell that [`birth`] has decided.
+pub fn born(network: &Network, cell: u64) -> Once<String> {
+    Once::writer(network, format!("birth-{cell}"))
 }
 
 /// A fresh cell is opened, and online.

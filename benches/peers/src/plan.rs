@@ -34,6 +34,9 @@ pub struct Plan {
     pub held_cells: u64,
     /// Slots of a map, and keys of etcd and Redis, likewise.
     pub held_slots: u64,
+    /// Cells that nobody holds, and slots of a map, where it is about great numbers.
+    pub many_cells: u64,
+    pub many_slots: u64,
     /// Before the look: long enough for cells to fall asleep, which takes 10 s.
     pub settle: Duration,
     /// How long the processor is watched.
@@ -59,10 +62,21 @@ impl Plan {
             mosaik_cells: 100,
             held_cells: 1_000,
             held_slots: 20_000,
+            many_cells: 100_000,
+            many_slots: 200_000,
             settle: Duration::from_secs(15),
             watch: Duration::from_secs(10),
             kills: 5,
             reads: 20_000_000,
+        }
+    }
+
+    /// With as many cells and slots as the project promises to hold: it takes an hour.
+    pub fn large() -> Self {
+        Self {
+            many_cells: 1_000_000,
+            many_slots: 10_000_000,
+            ..Self::full()
         }
     }
 
@@ -80,6 +94,8 @@ impl Plan {
             mosaik_cells: 5,
             held_cells: 50,
             held_slots: 500,
+            many_cells: 500,
+            many_slots: 2_000,
             settle: Duration::from_secs(1),
             watch: Duration::from_secs(1),
             kills: 1,

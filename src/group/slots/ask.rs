@@ -78,7 +78,7 @@ impl Directory {
             else {
                 return Err(NotRead::Unreached);
             };
-            group.view.observe(version, None);
+            group.view.observe_here(version);
             let known = group.view.version();
             if upto > after || known <= after || at_least > Version::ZERO {
                 return Ok((slots, upto));
@@ -221,7 +221,7 @@ impl Directory {
 /// This node has seen what it hands on.
 fn seen(group: &Group, record: Option<Arc<Record>>) -> Option<Arc<Record>> {
     if let Some(record) = &record {
-        group.view.observe(record.version, None);
+        group.view.observe_here(record.version);
     }
     record
 }

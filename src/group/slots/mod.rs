@@ -32,7 +32,7 @@ pub(super) const PAGE: PageMax = PageMax {
 };
 
 /// Slots that follow each other by name.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub(crate) struct Range {
     /// The first name that is in it.
     pub(crate) from: Slot,
@@ -55,6 +55,30 @@ impl Range {
                 Bound::Unbounded => None,
             },
         }
+    }
+
+    /// This one alone.
+    pub(crate) fn of_slot(slot: Slot) -> Self {
+        Self::of_bounds(Bound::Included(slot.clone()), Bound::Included(slot))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.to.as_ref().is_some_and(|to| *to <= self.from)
+    }
+
+    /// Of both bounds.
+    pub(crate) fn bytes(&self) -> usize {
+        self.from.len() + self.to.as_ref().map_or(0, Vec::len)
+    }
+
+    /// All that is in `other` is in this one.
+    pub(crate) fn includes(&self, other: &Self) -> bool {
+        let ends_before = match (&self.to, &other.to) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(ours), Some(theirs)) => theirs <= ours,
+        };
+        self.from <= other.from && ends_before
     }
 
     pub(crate) fn contains(&self, slot: &[u8]) -> bool {

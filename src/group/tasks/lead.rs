@@ -1,7 +1,6 @@
 //! What the leader does with a step or a question: it stamps what it puts into the log, and judges
 //! the task in question by what it has heard.
 
-use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -218,9 +217,8 @@ fn is_old(task: &Task) -> bool {
 
 /// The first tasks from a name on, and where to go on if there are more.
 fn page(board: &Board, from: &Name) -> (Vec<(Name, Task)>, Option<Name>) {
-    let from: (Bound<&Name>, _) = (Bound::Included(from), Bound::Unbounded);
     let (mut page, mut bytes) = (Vec::new(), 0);
-    for (name, task) in board.tasks().range(from) {
+    for (name, task) in board.tasks().range(from.clone()..) {
         if bytes >= PAGE_BYTES {
             return (page, Some(name.clone()));
         }

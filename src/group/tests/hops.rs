@@ -4,7 +4,7 @@
 use super::schedules::{observer, order, set, settled};
 use super::*;
 
-const HOP: Duration = Duration::from_millis(100);
+const HOP: Duration = Duration::from_millis(10);
 
 /// The hops of one proposal of `node` for `group`.
 async fn hops(node: &Network, group: GroupId) -> u128 {

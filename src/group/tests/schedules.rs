@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::*;
 use crate::codec::{FRAME_BYTES_MAX, VALUE_BYTES_CAP};
+use crate::group::Scope;
 use crate::group::raft::{LogPosition, StoredEntry, StoredPayload, StoredVote};
-use crate::group::wire::{Body, RaftRequest, Request, Response};
+use crate::group::wire::{Batch, Body, Many, RaftRequest, Request, Response, Wish};
 use crate::id::NodeId;
 
 pub(super) async fn settled(net: &SimNet, count: usize) -> Vec<Network> {
@@ -255,6 +256,23 @@ async fn the_largest_value_that_a_cell_may_hold_is_decided() {
     }
 }
 
+/// The first entry of a log, which `leader` has not committed.
+pub(super) fn tail_of(leader: &Network, payload: StoredPayload) -> RaftRequest {
+    RaftRequest::Append {
+        vote: StoredVote {
+            term: 5,
+            node: leader.node_id(),
+            committed: true,
+        },
+        prev: Some(LogPosition::GENESIS),
+        entries: vec![StoredEntry {
+            at: LogPosition { term: 5, index: 1 },
+            payload,
+        }],
+        committed: Some(LogPosition::GENESIS),
+    }
+}
+
 /// A leader left an entry and is gone or silent: settling it must not spin.
 #[tokio::test(start_paused = true)]
 async fn a_tail_that_a_leader_left_is_settled() {
@@ -263,20 +281,8 @@ async fn a_tail_that_a_leader_left_is_settled() {
     let directory = nodes[2].directory().clone();
     let group = directory.group(GROUP);
     let replica = directory.wake(&group).await.unwrap();
-    let append = RaftRequest::Append {
-        vote: StoredVote {
-            term: 5,
-            node: nodes[0].node_id(),
-            committed: true,
-        },
-        prev: Some(LogPosition::GENESIS),
-        entries: vec![StoredEntry {
-            at: LogPosition { term: 5, index: 1 },
-            payload: StoredPayload::Blank,
-        }],
-        committed: Some(LogPosition::GENESIS),
-    };
-    replica.answer(append).await.unwrap();
+    let tail = tail_of(&nodes[0], StoredPayload::Blank);
+    replica.answer(tail).await.unwrap();
     assert!(replica.has_tail());
     net.isolate(addr(0));
     tokio::time::sleep(Duration::from_secs(10)).await;
@@ -311,8 +317,13 @@ async fn requests_that_come_to_nothing_leave_no_group_behind() {
     net.cut(addr(0), addr(2));
     tokio::time::sleep(Duration::from_secs(5)).await;
     for n in 0..100 {
-        let subscribe = Body::Subscribe { number: 1 };
-        let frame = Request::new(GroupId::from_bytes([n; 32]), subscribe).encode();
+        let wish = Wish {
+            group: GroupId::from_bytes([n; 32]),
+            number: 1,
+            scope: Scope::All,
+        };
+        let wishes = vec![wish; 1 + usize::from(n) % 3];
+        let frame = Request::of_many(Many::Subscribe(Batch::new(wishes))).encode();
         let peers = observer.directory().peers();
         let _ = peers.call(nodes[0].node_id(), frame).await.unwrap();
     }

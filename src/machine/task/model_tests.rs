@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::record::{TASK_BYTES_MAX, WHO_BYTES_MAX};
 use super::*;
 use crate::codec;
 

@@ -15,7 +15,8 @@ use super::links::SEQUENCE_BYTES;
 use super::proof::{AdmissionKeys, Binding, Kind};
 use super::refusal::Refusal;
 use super::{Network, Secret};
-use crate::group::wire::{Body, Request, Response};
+use crate::group::Scope;
+use crate::group::wire::{Batch, Body, Many, Request, Response, Wish};
 use crate::id::{GroupId, NodeId, ProposalId};
 use crate::machine::{Command, Proposal};
 use crate::once::{Claim, ClaimError, Once, Pending};
@@ -240,6 +241,20 @@ fn on_the_wire(request: &[u8]) -> Vec<u8> {
 /// Sends one request to a node and returns its answer.
 async fn ask(raw: &Raw, group: GroupId, body: Body) -> Result<Response, String> {
     ask_bytes(raw, &Request::new(group, body).encode()).await
+}
+
+/// To be told of all of these.
+fn wishes(groups: impl Iterator<Item = GroupId>) -> Batch<Wish> {
+    let wish = |group| Wish {
+        group,
+        number: 1,
+        scope: Scope::All,
+    };
+    Batch::new(groups.map(wish).collect())
+}
+
+async fn ask_many(raw: &Raw, many: Many) -> Result<Response, String> {
+    ask_bytes(raw, &Request::of_many(many).encode()).await
 }
 
 async fn ask_bytes(raw: &Raw, request: &[u8]) -> Result<Response, String> {

@@ -4,7 +4,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::*;
-use crate::group::wire::{EPOCH, HOPS_MAX, RaftRequest, State};
+use crate::group::wire::{EPOCH, GROUPS_A_FRAME, HOPS_MAX, RaftRequest, State, Subscribed};
 use crate::group::{
     CallError, PROPOSED_BYTES_MAX, Peers, StoredElectorate, StoredSnapshotMeta, StoredVote,
 };
@@ -89,12 +89,15 @@ async fn only_voters_may_send_raft_messages_and_what_follows_from_them() {
         record: Some(record),
     };
     let raft = raft_requests().into_iter().map(Body::Raft);
-    let others = [
-        Body::Status,
-        Body::Durable,
-        Body::Update(update),
-        Body::Orphaned,
-    ];
+    let others = [Body::Status, Body::Durable];
+    for many in [
+        Many::Status(Batch::new(vec![group(1), group(2)])),
+        Many::Update(Batch::new(vec![(group(1), update)])),
+        Many::Orphaned,
+    ] {
+        let reason = refused(&raw, &Request::of_many(many.clone()).encode()).await;
+        assert_eq!(reason, "only voters may send this", "{many:?}");
+    }
     for body in raft.chain(others) {
         for id in [group(1), group(2)] {
             let request = Request::new(id, body.clone());
@@ -202,17 +205,25 @@ async fn damaged_requests_are_answered_or_refused() {
     let mut rng = StdRng::seed_from_u64(5);
     let samples = [
         Body::Barrier { within_ms: 100 },
-        Body::Subscribe { number: 1 },
-        Body::Unsubscribe { number: 1 },
         Body::Settle {
             hops_left: 1,
             within_ms: 100,
         },
         propose(1, 8),
     ];
+    let three = |round: usize| (round..round + 3).map(|n| group(n as u64 % 8));
     for round in 0..200 {
-        let body = samples[round % samples.len()].clone();
-        let mut bytes = Request::new(group(round as u64 % 8), body).encode();
+        let id = group(round as u64 % 8);
+        let request = match round % 6 {
+            3 => Request::of_many(Many::Subscribe(wishes(three(round)))),
+            5 => Request::of_many(Many::Rescope(wishes(three(round)))),
+            4 => {
+                let ends = three(round).map(|group| (group, 1)).collect();
+                Request::of_many(Many::Unsubscribe(Batch::new(ends)))
+            }
+            sample => Request::new(id, samples[sample].clone()),
+        };
+        let mut bytes = request.encode();
         for _ in 0..rng.random_range(1..3) {
             let at = rng.random_range(0..bytes.len());
             match rng.random_range(0..3) {
@@ -226,6 +237,42 @@ async fn damaged_requests_are_answered_or_refused() {
     }
     assert!(!raw.is_closed());
     raw.close();
+    drop(raw);
+    victim.survived().await;
+}
+
+/// A frame may be about so many groups, and says how many before any of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frame_about_too_many_groups_is_refused_and_leaves_nothing_behind() {
+    let victim = Victim::alone().await;
+    let raw = victim.observer([7; 32]).await;
+    let frame = |groups: usize| {
+        let groups = (0..groups as u64).map(group);
+        Request::of_many(Many::Subscribe(wishes(groups))).encode()
+    };
+    let full = frame(GROUPS_A_FRAME);
+    let Ok(Response::Subscribed(answers)) = ask_bytes(&raw, &full).await else {
+        panic!("not answered");
+    };
+    let stands = Subscribed::State(State::default());
+    assert!(answers.iter().all(|answer| *answer == stands));
+    let followed = victim.network.directory().known_groups();
+    assert_eq!(followed, (GROUPS_A_FRAME, GROUPS_A_FRAME));
+    // The number of groups is written behind one byte more than fits into one, and is one more now.
+    let count_at = variant(&frame(2), &frame(3));
+    assert_eq!(full[count_at..count_at + 3], [251, 0, 1]);
+    let mut many = full.clone();
+    many[count_at + 1] = 1;
+    many.extend_from_slice(&full[full.len() - 34..]);
+    let reason = refused(&raw, &many).await;
+    assert!(reason.contains("longer than it may be"), "{reason}");
+    for count in [252, 253] {
+        let mut huge = full[..count_at].to_vec();
+        huge.extend([count, 255, 255, 255, 255, 255, 255, 255, 255]);
+        let reason = refused(&raw, &huge).await;
+        assert!(reason.contains("longer than it may be"), "{reason}");
+    }
+    assert_eq!(victim.network.directory().known_groups(), followed);
     drop(raw);
     victim.survived().await;
 }

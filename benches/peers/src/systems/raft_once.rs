@@ -14,6 +14,9 @@ use crate::ours::{Slots, VOTERS};
 use crate::ports;
 use crate::samples::Samples;
 
+/// No voter takes so long to make its part of very many things.
+const FILLED_WITHIN: Duration = Duration::from_secs(2 * 3_600);
+
 /// Where a client is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Client {
@@ -137,17 +140,48 @@ impl RaftOnce {
         Ok(())
     }
 
+    /// So many decided cells that nobody holds, made in all voters at once.
+    pub async fn bear(&mut self, first: u64, count: u64, clients: u64) -> Result<()> {
+        self.share("bear", first, count, clients).await
+    }
+
+    /// So many decided slots, claimed in all voters at once.
+    pub async fn claim_all(&mut self, first: u64, count: u64, clients: u64) -> Result<()> {
+        self.share("fill", first, count, clients).await
+    }
+
+    async fn share(&mut self, what: &str, first: u64, count: u64, clients: u64) -> Result<()> {
+        let end = first + count;
+        let part = count.div_ceil(VOTERS.len() as u64);
+        let starts = (first..end).step_by(part as usize);
+        let mut asked = Vec::new();
+        for (name, start) in VOTERS.into_iter().zip(starts) {
+            let request = format!("{what} {start} {} {clients}", part.min(end - start));
+            self.voter(name)?.tell(&request).await?;
+            asked.push((name, request));
+        }
+        for (name, request) in asked {
+            self.voter(name)?.answer(&request, FILLED_WITHIN).await?;
+        }
+        Ok(())
+    }
+
     pub fn kill(&mut self, name: &str) -> Result<()> {
         // Dropped, which waits until it is gone.
         let voter = self.voters.remove(name);
         voter.map(drop).context("it ran a moment ago")
     }
 
-    /// Starts a voter that was killed, on its data and at its address, and waits until all three
-    /// are linked.
-    pub async fn restart(&mut self, name: &'static str) -> Result<()> {
+    /// Starts a voter that was killed, on its data and at its address.
+    pub async fn start_again(&mut self, name: &'static str) -> Result<()> {
         let (voter, _) = start_voter(name, &self.folder, &self.addresses).await?;
         self.voters.insert(name, voter);
+        Ok(())
+    }
+
+    /// The same, and waits until all three are linked.
+    pub async fn restart(&mut self, name: &'static str) -> Result<()> {
+        self.start_again(name).await?;
         self.voter(name)?.ask("slots").await?;
         let give_up = Instant::now() + Duration::from_secs(20);
         loop {

@@ -86,6 +86,39 @@ impl Voter {
                 }
                 Ok(String::new())
             }
+            // Without a sample of each: there may be millions.
+            ["bear", first, count, clients] => {
+                let network = self.network.clone();
+                load::all(
+                    first.parse()?,
+                    count.parse()?,
+                    clients.parse()?,
+                    move |cell| {
+                        let network = network.clone();
+                        async move { ours::birth(&network, cell, value()).await }
+                    },
+                )
+                .await?;
+                Ok(String::new())
+            }
+            ["fill", first, count, clients] => {
+                let slots = self.slots()?;
+                load::all(
+                    first.parse()?,
+                    count.parse()?,
+                    clients.parse()?,
+                    move |slot| {
+                        let slots = slots.clone();
+                        async move { slots.claim(slot, value()).await.map(drop) }
+                    },
+                )
+                .await?;
+                Ok(String::new())
+            }
+            ["knows", cell] => {
+                ours::born(&self.network, cell.parse()?).wait().await?;
+                Ok(String::new())
+            }
             ["known"] => {
                 for cell in &self.held {
                     cell.wait().await?;

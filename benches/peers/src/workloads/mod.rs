@@ -5,6 +5,7 @@ pub mod births;
 pub mod claims;
 pub mod failover;
 pub mod idle;
+pub mod many;
 pub mod reads;
 
 use std::time::Duration;
@@ -15,7 +16,7 @@ use crate::report::section::{Figure, OURS};
 use crate::samples::Samples;
 
 /// The names that `--only` takes, in the order in which they run.
-pub const NAMES: [&str; 5] = ["claims", "births", "idle", "failover", "reads"];
+pub const NAMES: [&str; 6] = ["claims", "births", "idle", "failover", "reads", "many"];
 
 /// The median of samples, as a figure.
 fn median(system: &'static str, case: &str, samples: &Samples) -> Option<Figure> {
