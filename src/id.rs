@@ -365,7 +365,7 @@ mod tests {
         let id = GroupId::of_tasks("default");
         assert!(id.is_tasks() && !id.is_map() && !id.is_cell());
         assert_ne!(id, GroupId::of_tasks("other"));
-        assert_eq!(&id.to_string()[..8], "VECTOR");
+        assert_eq!(&id.to_string()[..8], "2fa89d5f");
     }
 
     #[test]

@@ -51,8 +51,6 @@ pub(crate) enum Bug {
     SealForgetsVote,
     /// A voter goes on from a snapshot of a map whose slots it has not got.
     SnapshotUnfilled,
-    /// An executor is taken for dead by the wall clock.
-    ExpiredByWallClock,
     /// A claim is answered before a majority has it.
     ClaimNotCommitted,
     /// A value is read otherwise than it was written.

@@ -24,7 +24,7 @@ use crate::store::{Batch, Durability, Store};
 
 /// The group that the pairs of [`group_on_disk`] belong to, and one of tasks with the same ones.
 pub(crate) const GROUP: GroupId = GroupId::from_bytes([7; 32]);
-const TASKS: GroupId = GroupId::from_bytes(*b"tasks that a fuzzer madeoncetask");
+pub(crate) const TASKS: GroupId = GroupId::from_bytes(*b"tasks that a fuzzer madeoncetask");
 
 /// How long a voter is given to answer, in simulated milliseconds: longer than its own deadlines.
 const ANSWER_MS: u64 = 300_000;

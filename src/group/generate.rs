@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
 
 use super::disk::{Applied, Disk, Held, key};
-use super::fuzzing::GROUP;
+use super::fuzzing::{GROUP, TASKS};
 use super::raft::{
     LogPosition, StoredElectorate, StoredEntry, StoredPayload, StoredSnapshotMeta, StoredVote,
 };
@@ -22,6 +22,7 @@ use super::wire::{
 };
 use crate::codec::AtMost;
 use crate::id::{GroupId, NodeId, ProposalId, Version};
+use crate::machine::task::Changes;
 use crate::machine::{Command, Machine, Proposal, Record, Reply};
 use crate::store::Store;
 
@@ -531,12 +532,13 @@ pub(crate) fn response(rng: &mut StdRng) -> Response {
 pub(crate) fn on_disk(rng: &mut StdRng) -> Vec<u8> {
     let store = Store::in_memory();
     let held = Held::newborn(&BTreeSet::from([NodeId::of_voter("a")]), None);
-    let disk = Disk::new(store.clone(), GROUP, held);
+    let group = [GROUP, TASKS][rng.random_range(0..2)];
+    let disk = Disk::new(store.clone(), group, held);
     let mut term = 0;
     for _ in 0..rng.random_range(1..12) {
         step(rng, &disk, &mut term);
     }
-    let pairs = store.scan(&key(GROUP, None, &[])).unwrap();
+    let pairs = store.scan(&key(group, None, &[])).unwrap();
     pairs_to_bytes(&pairs)
 }
 
@@ -563,6 +565,10 @@ fn step(rng: &mut StdRng, disk: &Disk, term: &mut u64) {
                 at: LogPosition { term: *term, index },
                 payload: match rng.random_range(0..3) {
                     0 => StoredPayload::Blank,
+                    _ if disk.group == TASKS => {
+                        let step = tasks::sound_command(rng, index.max(1));
+                        StoredPayload::Command(Command::Task(step))
+                    }
                     _ => StoredPayload::Command(Command::Set {
                         slot: vec![],
                         proposal: proposal(rng),
@@ -574,17 +580,21 @@ fn step(rng: &mut StdRng, disk: &Disk, term: &mut u64) {
         3 => {
             let mut held = disk.held();
             let entries: Vec<_> = held.entries.values().cloned().collect();
-            let mut new = Vec::new();
+            let (mut new, mut changes) = (Vec::new(), Changes::default());
             for entry in entries.into_iter().filter(|entry| Some(entry.at) > at) {
                 held.applied.at = Some(entry.at);
                 if let StoredPayload::Command(command) = &entry.payload {
                     let version = Version::new(entry.at.index);
                     held.applied.version = version;
+                    held.apply_step(version, command, &mut changes);
                     let reply = held.machine.apply(version, command);
                     new.extend(reply.record.map(|record| (command.slot().to_vec(), record)));
                 }
             }
-            disk.save_applied(&mut held, new);
+            match disk.group == TASKS {
+                true => disk.save_tasks(&mut held, &changes),
+                false => disk.save_applied(&mut held, new),
+            }
         }
         // Never beyond what is applied.
         _ => {

@@ -114,15 +114,18 @@ impl Task {
     /// A dropped claim may still hold, and nobody knows its id then: the task is abandoned, or, if it
     /// may be started again, taken over by others 15 seconds later.
     pub async fn claim(&self) -> Result<Claimed, TaskError> {
-        self.claim_as(self.tasks.new_id()).await
+        self.claim_as(self.tasks.new_claim_id()).await
     }
 
-    /// Claims the task with an id that was used before, by this caller: a claim that holds is told so
-    /// again. An id is for one attempt by one executor; two that share one would both run.
+    /// Claims the task with an id that this caller has made ([`Tasks::new_claim_id`]), or used before:
+    /// a claim that holds is told so again. An id is for one attempt by one executor; two that share
+    /// one would both run.
     ///
     /// # Errors
     ///
-    /// As [`claim`](Self::claim).
+    /// As [`claim`](Self::claim). [`TaskError::Offline`] says that *this call* claimed nothing: what
+    /// was in doubt before is so still. [`TaskError::Superseded`] if the id was used for an attempt
+    /// that another may follow.
     ///
     /// # Cancel safety
     ///
@@ -254,7 +257,7 @@ impl Task {
 
     /// Has a step committed that is about the task as it stands; again, if it changes meanwhile.
     pub(super) async fn act(&self, step: Step) -> Result<Answer, TaskError> {
-        let id = self.tasks.new_id();
+        let id = self.tasks.new_claim_id();
         for _ in 0..TRIES_MAX {
             let look = self.look().await?;
             let command = self.command(id, look.version, step.clone());

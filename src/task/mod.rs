@@ -245,7 +245,9 @@ impl Tasks {
         &self.shared.hold
     }
 
-    fn new_id(&self) -> ClaimId {
+    /// A new claim id, at random: for [`Task::claim_as`], if it is to be kept somewhere before the
+    /// claim is made.
+    pub fn new_claim_id(&self) -> ClaimId {
         ClaimId(self.hold().network().random_id())
     }
 

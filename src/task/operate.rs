@@ -181,7 +181,7 @@ impl Task {
         }
         // Of this very attempt: not tried again on what it may have become.
         let step = Step::Resolve(outcome);
-        let resolve = self.command(self.tasks.new_id(), look.version, step);
+        let resolve = self.command(self.tasks.new_claim_id(), look.version, step);
         let answer = self.take(resolve).await?;
         match (answer.refused, answer.task) {
             (None, Some(task)) => Ok(self.status_now(task)),

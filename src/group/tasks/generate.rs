@@ -94,6 +94,16 @@ pub(crate) fn command(rng: &mut StdRng) -> Command {
     }
 }
 
+/// What may be in a log at `at`.
+pub(crate) fn sound_command(rng: &mut StdRng, at: u64) -> Command {
+    Command {
+        task: format!("task {}", rng.random_range(0..3)),
+        by: "host".into(),
+        seen: Version::new(at - 1),
+        ..command(rng)
+    }
+}
+
 fn task(rng: &mut StdRng) -> Task {
     Task {
         generation: version(rng),
@@ -147,12 +157,7 @@ pub(crate) fn board(rng: &mut StdRng) -> Board {
         false => {
             let mut board = Board::default();
             for at in 1..rng.random_range(2..30) {
-                let step = Command {
-                    task: format!("task {}", rng.random_range(0..3)),
-                    by: "host".into(),
-                    seen: Version::new(at - 1),
-                    ..command(rng)
-                };
+                let step = sound_command(rng, at);
                 board.apply(Version::new(at), &step, &mut Changes::default());
             }
             board

@@ -121,10 +121,8 @@ impl Directory {
         };
         let (id, step) = match (task.running(), task.spec.policy) {
             (Some(claim), Policy::AtLeastOnce { .. })
-                if self.silence(replica, name, &task) >= SILENT
-                    || (planted(Bug::ExpiredByWallClock) && is_old(&task)) =>
+                if self.silence(replica, name, &task) >= SILENT =>
             {
-                probe::count("executors taken for dead");
                 (claim, Step::Expire)
             }
             _ if task.is_over(probe::now_ms()) => (ClaimId([0; 16]), Step::Judge),
@@ -207,12 +205,6 @@ impl Directory {
 fn changed_by(reply: &Reply) -> Option<&Task> {
     let task = reply.task.as_ref()?.task.as_ref()?;
     (task.changed == reply.version).then_some(task)
-}
-
-/// As one would say who looks at the clock on the wall.
-fn is_old(task: &Task) -> bool {
-    let claimed = task.attempt.as_ref().map_or(0, |attempt| attempt.at_ms);
-    probe::now_ms() >= claimed.saturating_add(SILENT_MS)
 }
 
 /// The first tasks from a name on, and where to go on if there are more.

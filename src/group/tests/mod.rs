@@ -20,6 +20,8 @@ mod sleep_races;
 mod sleep_room;
 mod sleep_stalls;
 mod suite;
+mod tasks;
+mod tasks_crashes;
 
 use std::net::SocketAddr;
 use std::time::Duration;
