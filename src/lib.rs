@@ -285,6 +285,9 @@
 //! that is in force when the node starts, so install yours before. The operations manual lists the
 //! series, and what to raise an alarm on. How much a voter may be made to keep is set by [`Limits`].
 
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
 mod codec;
 mod failpoint;
 #[cfg(any(test, all(fuzzing, feature = "testing")))]

@@ -9,7 +9,7 @@ use super::electorate::{Electorate, check_network_name};
 use super::hello::{Terms, expected_keys};
 use super::node::{Node, Plan, Storage};
 use super::proof::AdmissionKeys;
-use super::ticket::Ticket;
+use super::ticket::{Ticket, TicketError};
 use super::{Network, NetworkError, Secret, SecretError};
 use crate::group::wire::EPOCH;
 use crate::id::NodeId;
@@ -207,13 +207,7 @@ impl NetworkBuilder {
         if let Some((name, _)) = &voter {
             electorate.bound(name, transport.local_addr());
         }
-        let ticket = Ticket::new(
-            &self.network,
-            EPOCH,
-            shared.observer_key(&self.network),
-            &electorate,
-            |name| public_key(&shared.voter_key_seed(&self.network, name)).0,
-        )?;
+        let ticket = ticket_of(&self.network, &electorate, &shared)?;
         let keys = AdmissionKeys::of_secret(&shared, &self.network);
         let terms = Terms::new(keys, EPOCH, &self.network, &electorate);
         let voter_keys = seeds.iter().map(|(id, seed)| (public_key(seed), *id));
@@ -226,6 +220,21 @@ impl NetworkBuilder {
             ticket,
         )
         .await
+    }
+
+    /// The ticket of the network that is described, by which observers join it. Nothing is started: the
+    /// list of voters and the secret are enough.
+    ///
+    /// # Errors
+    ///
+    /// A [`NetworkError`] that says what is wrong with them; without a secret,
+    /// [`SecretMissing`](NetworkError::SecretMissing).
+    pub fn ticket(&self) -> Result<Ticket, NetworkError> {
+        let electorate = Electorate::new(self.electorate.clone())?;
+        let secret = self.secret.clone().transpose()?;
+        let addr = SocketAddr::from(([0, 0, 0, 0], 0));
+        let secret = secret.ok_or(NetworkError::SecretMissing { addr })?;
+        Ok(ticket_of(&self.network, &electorate, &secret)?)
     }
 
     /// Joins as an observer with what a ticket says.
@@ -335,4 +344,9 @@ impl NetworkBuilder {
             (false, false) => SocketAddr::from(([0, 0, 0, 0], 0)),
         })
     }
+}
+
+fn ticket_of(network: &str, electorate: &Electorate, secret: &Secret) -> Result<Ticket, TicketError> {
+    let public_key = |name: &str| public_key(&secret.voter_key_seed(network, name)).0;
+    Ticket::new(network, EPOCH, secret.observer_key(network), electorate, public_key)
 }

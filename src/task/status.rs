@@ -63,7 +63,7 @@ pub struct Status {
 }
 
 impl Status {
-    pub(super) fn of(name: String, seen: &Seen) -> Self {
+    pub(crate) fn of(name: String, seen: &Seen) -> Self {
         let task = &seen.task;
         let silent = Duration::from_millis(seen.silent_ms);
         let attempt = task.attempt.as_ref();

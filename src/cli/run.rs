@@ -1,0 +1,245 @@
+//! `once run`.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use super::args::{Common, Run};
+use super::board::{Board, words};
+use super::child::{self, Program, Signals};
+use super::embedded::{Claim, Held, Keeper};
+use super::problem::{
+    Done, NOT_EXECUTABLE, Problem, RUNNING, code_elsewhere, code_of, of_signal,
+};
+use super::resource::Resource;
+use super::{say, tick};
+use crate::machine::task::Spec;
+use crate::task::{Outcome, Policy, State, Status};
+
+struct Running<'a> {
+    args: &'a Run,
+    common: &'a Common,
+    name: String,
+    spec: Spec,
+    program: Program,
+    board: &'a Board,
+    signals: Signals,
+    /// Until when it waits for others.
+    until: Option<Instant>,
+}
+
+/// How it went: an exit code, and what the report says of it.
+struct Went {
+    code: u8,
+    report: Value,
+}
+
+pub(super) async fn run(args: &Run, common: &Common) -> Done {
+    let program = Program::find(&args.command)?;
+    let name = match args.every {
+        None => args.name.clone(),
+        Some(every) => tick::name(&args.name, every, &args.timezone).map_err(Problem::usage)?,
+    };
+    let ttl = args.spec.ttl.or(args.every.map(|every| every.ttl()));
+    let spec = Spec {
+        policy: args.spec.policy(),
+        ttl_ms: ttl.map(|ttl| ttl.as_millis() as u64),
+    };
+    spec.check().map_err(Problem::usage)?;
+    let signals = Signals::catch()?;
+    let board = Board::open(common).await?;
+    let patience = if args.no_wait { Some(Duration::ZERO) } else { args.wait };
+    let mut running = Running {
+        args,
+        common,
+        name,
+        spec,
+        program,
+        board: &board,
+        signals,
+        until: patience.map(|patience| Instant::now() + patience),
+    };
+    let went = running.go().await;
+    let report = match &went {
+        Ok(went) => went.report.clone(),
+        Err(problem) => json!({ "name": running.name, "ran": false, "error": problem.message }),
+    };
+    let code = went.as_ref().map_or_else(|problem| problem.code, |went| went.code);
+    drop(running);
+    board.close().await;
+    if let Some(path) = &args.report {
+        write_report(path, report, code);
+    }
+    went.map(|went| went.code)
+}
+
+impl Running<'_> {
+    async fn go(&mut self) -> Result<Went, Problem> {
+        loop {
+            match self.board.claim(&self.name, self.spec, Keeper::Process).await? {
+                Claim::Here(held) => {
+                    if let Some(went) = self.start(held).await? {
+                        return Ok(went);
+                    }
+                }
+                Claim::Elsewhere(status) => match status.state {
+                    State::Running | State::Pending => self.wait_for(&status).await?,
+                    State::Succeeded => {
+                        return Ok(self.elsewhere(&status, self.args.skip_exit_code));
+                    }
+                    State::Failed => {
+                        self.say_elsewhere(&status);
+                        return Ok(self.elsewhere(&status, code_elsewhere(&status)));
+                    }
+                    State::Abandoned => return Err(abandoned(&status)),
+                },
+                Claim::NotYet(pause) => {
+                    if self.until.is_some_and(|until| until < Instant::now() + pause) {
+                        return Err(self.out_of_patience("it has failed, and waits to be started again"));
+                    }
+                    self.unless_signalled(sleep(pause)).await?;
+                }
+            }
+        }
+    }
+
+    /// Waits until somebody else may have ended it.
+    async fn wait_for(&mut self, status: &Status) -> Result<(), Problem> {
+        let who = status.executor.as_deref().unwrap_or("somebody");
+        let since = status.executed_at.map(say::time).unwrap_or_default();
+        if self.until.is_some_and(|until| until <= Instant::now()) {
+            return Err(self.out_of_patience(&format!("{who} runs it since {since}")));
+        }
+        let (board, name, until) = (self.board, self.name.clone(), self.until);
+        let waiting = async {
+            let changed = board.changed(&name, Some(status.state));
+            match until {
+                None => changed.await,
+                // Looked at once more then.
+                Some(until) => tokio::time::timeout_at(until, changed).await.unwrap_or(Ok(())),
+            }
+        };
+        let json = self.common.json;
+        self.unless_signalled(say::spin(json, Some(status), waiting)).await?
+    }
+
+    /// Nothing runs here meanwhile: a signal that would end this process does.
+    async fn unless_signalled<T>(&mut self, future: impl Future<Output = T>) -> Result<T, Problem> {
+        tokio::select! {
+            result = future => Ok(result),
+            signal = self.signals.next() => {
+                let message = format!("{}: ended by {signal} while it waited", self.name);
+                Err(Problem::new(of_signal(signal as i32), message))
+            }
+        }
+    }
+
+    fn out_of_patience(&self, why: &str) -> Problem {
+        let message = format!("{}: {why}; `once wait {}` waits for it", self.name, self.name);
+        Problem::new(RUNNING, message)
+    }
+
+    /// Starts the command, and records how it ended. `None` if it is to be started again.
+    async fn start(&mut self, held: Held) -> Result<Option<Went>, Problem> {
+        let environment = [
+            ("ONCE_KEY", self.name.clone()),
+            ("ONCE_CLAIM_ID", held.claim.to_string()),
+            ("ONCE_ATTEMPT", held.attempt.to_string()),
+            ("ONCE_VERSION", held.version.to_string()),
+        ];
+        let (board, name, json) = (self.board, self.name.clone(), self.common.json);
+        let superseded = async {
+            board.keep(&name, held.claim).await;
+            say::note(json, &format!("{name} is not run under this claim any more: it was taken over, resolved, reset or deleted"));
+            std::future::pending::<()>().await
+        };
+        let ran = tokio::select! {
+            ran = child::run(&self.program, &environment, &mut self.signals) => ran,
+            () = superseded => return Err(Problem::new(RUNNING, "unreachable: it never ends")),
+        };
+        let (outcome, ended_by, code) = match ran {
+            Ok((outcome, ended_by)) => {
+                let code = code_of(&outcome);
+                (outcome, ended_by, code)
+            }
+            Err(error) => {
+                let reason = format!("it could not be started: {error}");
+                say::note(json, &format!("{name}: {reason}"));
+                (Outcome::Failed(crate::task::Failure::Error(reason)), None, NOT_EXECUTABLE)
+            }
+        };
+        let recorded = self.board.record(&name, held.claim, outcome.clone(), self.args.record_within).await;
+        let status = match recorded {
+            Ok(status) => status,
+            Err(problem) if problem.code == super::problem::FAILED => {
+                // It ran here, whatever became of its name since.
+                say::note(json, &format!("{name} {}: {}", words(&outcome), problem.message));
+                let report = self.report(&held, code, &outcome, None);
+                return Ok(Some(Went { code, report }));
+            }
+            Err(problem) => return Err(problem),
+        };
+        // The lock of the claim is freed only now.
+        let may_follow = status.state == State::Pending && matches!(status.policy, Policy::AtLeastOnce { .. });
+        if may_follow && ended_by.is_none() {
+            say::note(json, &format!("{name}: attempt {} {}; it is started again", held.attempt, words(&outcome)));
+            return Ok(None);
+        }
+        let report = self.report(&held, code, &outcome, Some(&status));
+        Ok(Some(Went { code, report }))
+    }
+
+    fn report(&self, held: &Held, code: u8, outcome: &Outcome, status: Option<&Status>) -> Value {
+        json!({
+            "name": self.name,
+            "namespace": self.common.namespace,
+            "ran": true,
+            "exitCode": code,
+            "outcome": words(outcome),
+            "claim": held.claim.to_string(),
+            "attempt": held.attempt,
+            "version": held.version.as_u64(),
+            "task": status.map(|status| Resource::of(&self.common.namespace, status)),
+        })
+    }
+
+    fn elsewhere(&self, status: &Status, code: u8) -> Went {
+        let report = json!({
+            "name": self.name,
+            "namespace": self.common.namespace,
+            "ran": false,
+            "exitCode": code,
+            "outcome": status.outcome.as_ref().map(words),
+            "task": Resource::of(&self.common.namespace, status),
+        });
+        Went { code, report }
+    }
+
+    fn say_elsewhere(&self, status: &Status) {
+        let who = status.executor.as_deref().unwrap_or("somebody");
+        let how = status.outcome.as_ref().map(words).unwrap_or_default();
+        let next = format!("`once reset {}` lets it run again", self.name);
+        say::note(self.common.json, &format!("{} was run by {who} and {how}; {next}", self.name));
+    }
+}
+
+/// What an abandoned task comes to.
+pub(super) fn abandoned(status: &Status) -> Problem {
+    let (name, who) = (&status.name, status.executor.as_deref().unwrap_or("its executor"));
+    let message = format!(
+        "{name} is abandoned: {who} has claimed it and is not heard of any more. It is not started again. Find out \
+         how far it came; then `once resolve {name}` says how it ended, or `once reset {name}` lets it run again"
+    );
+    Problem::new(super::problem::IN_DOUBT, message)
+}
+
+/// A report that cannot be written changes no exit code.
+fn write_report(path: &Path, mut report: Value, code: u8) {
+    report["exitCode"] = code.into();
+    if let Err(error) = fs::write(path, format!("{report}\n")) {
+        say::note(false, &format!("the report {} cannot be written: {error}", path.display()));
+    }
+}

@@ -1,0 +1,2 @@
+//! The command.
+#[test] fn x(){}
