@@ -270,9 +270,10 @@ impl Directory {
     /// The state, the end of the log and how far it is applied.
     fn held(&self, group: &Group) -> Option<(State, Option<LogPosition>, Option<LogPosition>)> {
         let store = self.store().ok()?;
-        match group.awake() {
-            Some(replica) => Some(replica.status()),
-            None => {
+        match (group.awake(), group.berth.newborn()) {
+            (Some(replica), _) => Some(replica.status()),
+            (None, Some(newborn)) => Some(newborn.disk().status()),
+            (None, None) => {
                 let held = self.load(store, group.id()).ok()?;
                 Some((held.state(), held.last(), held.applied.at))
             }

@@ -4,11 +4,14 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::lease::{Lease, LeaseEnd};
+use super::newborn::Newborn;
 use super::replica::Replica;
 
 #[derive(Default)]
 pub(crate) struct Berth {
     awake: Mutex<Option<Arc<Replica>>>,
+    /// While no instance runs, what is newer than the disk.
+    newborn: Mutex<Option<Newborn>>,
     /// Held by whoever wakes the group or puts it to sleep.
     pub(super) changing: tokio::sync::Mutex<Past>,
 }
@@ -35,6 +38,17 @@ impl Berth {
 
     pub(crate) fn is_awake(&self) -> bool {
         self.place().is_some()
+    }
+
+    pub(super) fn newborn(&self) -> Option<Newborn> {
+        let newborn = self.newborn.lock();
+        newborn.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The caller holds `changing`.
+    pub(super) fn set_newborn(&self, newborn: Option<Newborn>) {
+        let place = self.newborn.lock();
+        *place.unwrap_or_else(PoisonError::into_inner) = newborn;
     }
 
     /// The caller holds `changing`.

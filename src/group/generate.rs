@@ -215,7 +215,7 @@ fn raft_request(rng: &mut StdRng) -> RaftRequest {
     }
 }
 
-pub(crate) const BODIES: usize = 7;
+pub(crate) const BODIES: usize = 8;
 
 /// A body of each kind has a number of its own.
 pub(crate) fn kind_of_body(body: &Body) -> usize {
@@ -227,6 +227,7 @@ pub(crate) fn kind_of_body(body: &Body) -> usize {
         Body::Barrier { .. } => 4,
         Body::Durable => 5,
         Body::Slots { .. } => 6,
+        Body::Decided { .. } => 7,
     }
 }
 
@@ -298,6 +299,7 @@ fn body(rng: &mut StdRng) -> Body {
             within_ms: number(rng),
         },
         5 => Body::Durable,
+        7 => Body::Decided { vote: vote(rng) },
         _ => Body::Slots {
             at_least: version(rng),
             request: slots_request(rng),

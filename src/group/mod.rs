@@ -9,6 +9,7 @@ mod census;
 mod config;
 mod directory;
 mod disk;
+mod first;
 mod follow;
 mod following;
 #[cfg(any(test, all(fuzzing, feature = "testing")))]
@@ -20,6 +21,7 @@ mod join;
 mod lease;
 mod log;
 mod marks;
+mod newborn;
 mod notices;
 mod peer;
 mod pipeline;

@@ -96,6 +96,9 @@ pub(crate) enum Body {
         at_least: Version,
         request: SlotsRequest,
     },
+    /// The first entry of this leader by birth is committed. The answer is `Done` if that is on
+    /// the disk now, and that entry is all there is of the group.
+    Decided { vote: StoredVote },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]

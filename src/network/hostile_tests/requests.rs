@@ -89,7 +89,12 @@ async fn only_voters_may_send_raft_messages_and_what_follows_from_them() {
         record: Some(record),
     };
     let raft = raft_requests().into_iter().map(Body::Raft);
-    let others = [Body::Status, Body::Durable];
+    let vote = StoredVote {
+        term: 1,
+        node: NodeId::of_voter("a"),
+        committed: true,
+    };
+    let others = [Body::Status, Body::Durable, Body::Decided { vote }];
     for many in [
         Many::Status(Batch::new(vec![group(1), group(2)])),
         Many::Update(Batch::new(vec![(group(1), update)])),
