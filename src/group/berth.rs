@@ -22,11 +22,27 @@ pub(crate) struct Past {
     /// When all parts of it are gone. Kept until what it has queued is visible in the store, too:
     /// a group that is loaded before would see less than what comes to be on the disk later.
     end: Option<LeaseEnd>,
-    /// It led when it was put to sleep, nothing has run since, and all it wrote is durable.
+    /// It led when it ended in order, and nothing has run since: when it is settled, all that it
+    /// wrote is durable.
     led: bool,
 }
 
 impl Berth {
+    /// Of a group that sleeps; whether it led when it was put to sleep, and nothing has run since.
+    pub(super) fn new(led: bool) -> Self {
+        let changing = tokio::sync::Mutex::new(Past { end: None, led });
+        Self {
+            changing,
+            ..Self::default()
+        }
+    }
+
+    /// It was put to sleep in order while it led.
+    pub(super) fn sleeps_as_leader(&self) -> bool {
+        let past = self.changing.try_lock();
+        past.is_ok_and(|past| past.led && past.end.is_none()) && !self.is_awake()
+    }
+
     fn place(&self) -> MutexGuard<'_, Option<Arc<Replica>>> {
         self.awake.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -97,6 +113,11 @@ impl Past {
             end.is_none_or(|end| end.is_reached()),
             "an instance is forgotten that still runs"
         );
+    }
+
+    /// It leads, and writes nothing more.
+    pub(super) fn leads(&mut self) {
+        self.led = true;
     }
 
     /// It was put to sleep in order, and is settled; whether it led until then.

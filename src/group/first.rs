@@ -85,7 +85,7 @@ impl Disk {
         };
         let mut batch = Batch::default();
         seal_newborn(self.group, &mut held, &mut batch);
-        failpoint::hit("group.before_apply");
+        failpoint::hit("group.before_first_seal");
         // Queued under the lock, as all that is written.
         write(batch);
         (command, reply)

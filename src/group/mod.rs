@@ -62,6 +62,8 @@ pub(crate) use census::Census;
 pub(crate) use directory::{Directory, Group, Interest};
 pub(crate) use hearing::{Asked, Hearing};
 #[cfg(test)]
+pub(crate) use newborn::{ByInstance, bear_by_instance};
+#[cfg(test)]
 pub(crate) use raft::{StoredElectorate, StoredSnapshotMeta, StoredVote};
 #[cfg(test)]
 pub(crate) use scope::Scope;

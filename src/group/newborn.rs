@@ -20,7 +20,7 @@ use futures::stream::FuturesUnordered;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::id::NodeId;
+use crate::id::{NodeId, Version};
 use crate::machine::{Command, Reply};
 use crate::probe;
 use crate::store::{Batch, Durability, StoreFailed};
@@ -34,6 +34,11 @@ use super::route::{Ask, LINK_BYTES_PER_MS};
 use super::sleep::IDLE_SOON_AFTER_MS;
 use super::wake::{Cause, Change, settle};
 use super::wire::{Body, RaftRequest, RaftResponse, Request, Response};
+
+/// For how long after its first entry came a newborn cell is taken to be about to be decided, in
+/// milliseconds: whoever asks what it holds waits. Else each that opens a new cell would find an
+/// entry that is not known to be committed, and wake all voters to have it settled.
+const DECIDED_WITHIN_MS: u64 = 100;
 
 /// A cell of which this voter holds the first entry, and no instance runs.
 #[derive(Clone)]
@@ -86,6 +91,10 @@ impl Directory {
             && command.slot().is_empty()
             && !group.berth.is_awake()
             && group.view.record().is_none();
+        #[cfg(test)]
+        if by_instance(self.peers().me()) {
+            return None;
+        }
         if !may_be_new || !self.peers().in_touch() || !is_first() {
             return None;
         }
@@ -156,6 +165,8 @@ impl Directory {
             return Err(reason);
         }
         let (reply, sealed) = self.decide_first(group, &mut change, &newborn);
+        change.past.leads();
+        group.remember(FIRST_TERM, Some(me));
         let _ = tell.send(Response::Committed { reply, leader: me });
         drop(change);
         let behind = self.tell_decided(group, vote, holders, answers).await;
@@ -318,8 +329,6 @@ impl Directory {
         }
         settle(&mut change.past, self.store()?).await?;
         change.past.slept(led);
-        let (term, leader) = (FIRST_TERM, newborn.disk().held().vote.map(|vote| vote.node));
-        group.remember(term, leader);
         group.berth.set_newborn(None);
         self.berths.free(group.id());
         probe::count("cells born without an instance");
@@ -351,6 +360,10 @@ impl Directory {
         let StoredPayload::Command(command @ Command::Set { .. }) = payload else {
             return Ok(None);
         };
+        #[cfg(test)]
+        if by_instance(self.peers().me()) {
+            return Ok(None);
+        }
         let is_new = vote.term == FIRST_TERM
             && *committed <= Some(LogPosition::GENESIS)
             && command.slot().is_empty();
@@ -446,10 +459,51 @@ impl Directory {
     }
 }
 
+/// Waits, for a bounded time, until a newborn cell is decided.
+pub(super) async fn until_decided(group: &Group) {
+    let newborn = group.berth.newborn();
+    let Some(newborn) = newborn.filter(Newborn::is_unsettled) else {
+        return;
+    };
+    let mut versions = group.view.versions();
+    let decided = versions.wait_for(|version| *version > Version::ZERO);
+    let deadline = newborn.since + Duration::from_millis(DECIDED_WITHIN_MS);
+    let _ = timeout_at(deadline, decided).await;
+}
+
 async fn until_durable(sealed: Sealed) -> Result<(), String> {
     match sealed.await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err("this node is shutting down".into()),
+    }
+}
+
+/// On which voters instances see to births, as they do wherever this one case is not at hand.
+#[cfg(test)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ByInstance {
+    None,
+    Some,
+    All,
+}
+
+#[cfg(test)]
+thread_local! {
+    static BY_INSTANCE: std::cell::Cell<ByInstance> = const { std::cell::Cell::new(ByInstance::None) };
+}
+
+/// For what runs on this thread.
+#[cfg(test)]
+pub(crate) fn bear_by_instance(which: ByInstance) {
+    BY_INSTANCE.set(which);
+}
+
+#[cfg(test)]
+fn by_instance(me: NodeId) -> bool {
+    match BY_INSTANCE.get() {
+        ByInstance::None => false,
+        ByInstance::Some => me.as_u64().is_multiple_of(2),
+        ByInstance::All => true,
     }
 }

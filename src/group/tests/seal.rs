@@ -68,6 +68,7 @@ async fn a_cell_that_is_not_decided_is_not_sealed() {
 /// Power cuts at any moment around the time at which cells fall asleep and are woken.
 #[tokio::test(start_paused = true)]
 async fn a_seal_that_is_cut_short_leaves_one_of_the_two_forms() {
+    bear_by_instance(ByInstance::All);
     let mut sealed = 0;
     for seed in 0..24 {
         let mut cluster = Cluster::start(seed, 3).await;
