@@ -11,6 +11,7 @@ mod failover;
 mod followers;
 mod hops;
 mod limits;
+mod newborn;
 mod restarts;
 mod schedules;
 mod seal;

@@ -5,7 +5,7 @@ use super::sleep::{group, have_all_applied, write_all};
 use super::*;
 use crate::group::seal::{SEALED, keys};
 
-fn tags(node: &Network, id: GroupId) -> Vec<u8> {
+pub(super) fn tags(node: &Network, id: GroupId) -> Vec<u8> {
     let store = node.directory().store().expect("a voter");
     let keys = keys(store, id).expect("it can be read").into_iter();
     keys.map(|key| key[33]).collect()
