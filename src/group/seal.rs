@@ -18,7 +18,7 @@ use crate::probe::{Bug, planted};
 use crate::store::{Batch, Store, StoreFailed};
 
 use super::directory::Directory;
-use super::disk::{APPLIED, Applied, ELECTORATE, Held, PURGED, RECORD, VOTE, key, pack};
+use super::disk::{APPLIED, Applied, ELECTORATE, ENTRY, Held, PURGED, RECORD, VOTE, key, pack};
 use super::raft::{LogPosition, StoredElectorate, StoredVote};
 
 pub(super) const SEALED: u8 = b's';
@@ -76,6 +76,20 @@ pub(super) fn unseal(group: GroupId, held: &Held, batch: &mut Batch) {
     for (slot, record) in held.machine.records() {
         batch.put(key(group, Some(RECORD), slot), pack(record.as_ref()));
     }
+}
+
+/// Seals a cell whose log is its genesis and one entry, which is applied.
+pub(super) fn seal_newborn(group: GroupId, held: &mut Held, batch: &mut Batch) {
+    let sealed = Sealed::of(held).expect("all of its log is applied, and has decided it");
+    for index in std::mem::take(&mut held.entries).into_keys() {
+        batch.delete(key(group, Some(ENTRY), &index.to_be_bytes()));
+    }
+    for tag in [ELECTORATE, APPLIED, VOTE] {
+        batch.delete(key(group, Some(tag), &[]));
+    }
+    batch.put(key(group, Some(SEALED), &[]), pack(&sealed));
+    held.purged = Some(sealed.at);
+    held.sealed = true;
 }
 
 /// What every group that is awake has beside its log and its records.

@@ -19,6 +19,7 @@ use crate::store::Store;
 use super::ATTEMPT;
 use super::berth::Past;
 use super::directory::{Directory, Group};
+use super::newborn::Newborn;
 use super::raft::LogPosition;
 use super::replica::Replica;
 use super::wake::{Change, ended};
@@ -28,7 +29,7 @@ use super::wire::{Body, Request, Response};
 pub(crate) const IDLE_AFTER_MS: u64 = 10_000;
 /// The same when more than half of all that may be awake are. Also how long one may be unsettled
 /// that nobody uses: someone may wait for what it has not been told.
-const IDLE_SOON_AFTER_MS: u64 = 1_000;
+pub(super) const IDLE_SOON_AFTER_MS: u64 = 1_000;
 
 /// The pause between two looks at the replicas that are awake.
 pub(crate) const SWEEP_MS: u64 = 1_000;
@@ -89,6 +90,16 @@ impl Directory {
     async fn rest(self: &Arc<Self>, group: Arc<Group>) {
         #[cfg(test)]
         self.berths.trip(group.id());
+        let newborn = group.berth.newborn();
+        if newborn.as_ref().is_some_and(Newborn::is_fresh) {
+            return;
+        }
+        if newborn.is_some_and(|newborn| newborn.is_unsettled())
+            && !self.berths.are_crowded()
+            && let Err(reason) = self.wake_newborn(&group).await
+        {
+            tracing::debug!(group = ?group.id(), reason, "not woken");
+        }
         let is_unsettled = group.awake().is_some_and(|replica| replica.is_unsettled());
         if is_unsettled && !self.berths.are_crowded() {
             self.settle_aside(&group);
@@ -161,7 +172,19 @@ impl Directory {
         } else if change.past.end().is_some_and(|end| !end.is_reached()) {
             return Err("an instance that was given up has not ended yet".into());
         }
+        let newborn = group.berth.newborn();
+        if newborn.is_some_and(|newborn| newborn.is_unsettled()) {
+            // It makes room, and what it waits for is remembered.
+            let others = self.peers().voters().iter().copied();
+            let others: Vec<_> = others.filter(|voter| *voter != self.peers().me()).collect();
+            in_time(self.mark(group.id(), &others)).await??;
+            self.peers()
+                .linked_voters()
+                .into_iter()
+                .for_each(|voter| self.help(voter));
+        }
         in_time(self.settle_and_seal(&mut change.past, store, group.id())).await??;
+        group.berth.set_newborn(None);
         change.past.slept(led);
         self.berths.free(group.id());
         probe::count("groups put to sleep");
