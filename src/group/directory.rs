@@ -26,7 +26,6 @@ use super::join::Joins;
 use super::push::{PUSHED_KIB_MAX, Pusher};
 use super::replica::Replica;
 use super::subscribers::SCOPES_BYTES_MAX;
-use super::tasks::Vigils;
 use super::trouble::Trouble;
 use super::view::View;
 use super::visit::PROPOSED_BYTES_MAX;
@@ -121,7 +120,7 @@ pub(crate) struct Directory {
     pub(crate) limits: Limits,
     pub(super) census: Arc<Census>,
     pub(super) births: Births,
-    pub(super) vigils: Vigils,
+    pub(super) vigils: super::tasks::Vigils,
     /// Values that others have proposed here.
     pub(crate) proposed: Arc<Pool>,
     /// What is on the way to subscribers.
@@ -207,7 +206,7 @@ impl Directory {
             limits,
             census: Arc::new(census),
             births: Births::default(),
-            vigils: Vigils::default(),
+            vigils: Default::default(),
             led: Mutex::default(),
             settling: Arc::new(Semaphore::new(GROUPS_AT_ONCE)),
             helped: Mutex::default(),
