@@ -37,6 +37,11 @@ impl Berth {
         }
     }
 
+    /// Somebody wakes the group, puts it to sleep or has it born.
+    pub(super) fn is_changing(&self) -> bool {
+        self.changing.try_lock().is_err()
+    }
+
     /// It was put to sleep in order while it led.
     pub(super) fn sleeps_as_leader(&self) -> bool {
         let past = self.changing.try_lock();

@@ -33,6 +33,7 @@ use super::first::{FIRST, FIRST_TERM};
 use super::raft::{LogPosition, StoredEntry, StoredPayload, StoredVote};
 use super::route::{Ask, LINK_BYTES_PER_MS};
 use super::sleep::IDLE_SOON_AFTER_MS;
+use super::visit::wait_in;
 use super::wake::{Cause, Change, settle};
 use super::wire::{Body, RaftRequest, RaftResponse, Request, Response};
 
@@ -74,6 +75,15 @@ impl Newborn {
     }
 }
 
+/// What a voter says of the first entry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Has,
+    HasNot,
+    /// It votes in a newer term.
+    Newer,
+}
+
 /// Told when a batch is durable.
 type Sealed = oneshot::Receiver<Result<u64, StoreFailed>>;
 
@@ -102,6 +112,12 @@ impl Directory {
         if !may_be_new || !self.peers().in_touch() || !is_first() {
             return None;
         }
+        if group.berth.is_changing() {
+            // It is being born, or woken.
+            return None;
+        }
+        // The value is kept for longer than whoever asks may wait.
+        let waiting = wait_in(&self.proposed, command)?;
         let (tell, told) = oneshot::channel();
         let (this, group, command) = (self.clone(), group.clone(), command.clone());
         // It goes on if nobody waits for it any more.
@@ -109,6 +125,7 @@ impl Directory {
             if let Err(reason) = this.lead_birth(&group, command, from, tell).await {
                 tracing::debug!(group = ?group.id(), reason, "a birth was given up");
             }
+            drop(waiting);
             this.forget_idle(group);
         }));
         timeout_at(deadline, told).await.ok()?.ok()
@@ -159,8 +176,9 @@ impl Directory {
             };
             while holders.len() + 1 < majority {
                 match answers.next().await {
-                    Some((voter, true)) => holders.push(voter),
-                    Some((_, false)) => {}
+                    Some((voter, Answer::Has)) => holders.push(voter),
+                    Some((_, Answer::HasNot)) => {}
+                    Some((_, Answer::Newer)) => return Err("there is a newer term".into()),
                     None => return Err("no majority took the first entry".into()),
                 }
             }
@@ -177,13 +195,14 @@ impl Directory {
         group.remember(FIRST_TERM, Some(me));
         let _ = tell.send(Response::Committed { reply, leader: me });
         drop(change);
-        let behind = self.tell_decided(group, vote, holders, answers).await;
+        let mut behind = self.tell_decided(group, vote, holders, answers).await;
         let sealed = self.unless_stopping(until_durable(sealed)).await;
         if !behind.is_empty() {
             self.mark(group.id(), &behind).await?;
         }
         sealed?;
         self.end_birth(group, true).await?;
+        behind.retain(|voter| self.peers().is_linked(*voter));
         behind.into_iter().for_each(|voter| self.help(voter));
         Ok(())
     }
@@ -226,13 +245,13 @@ impl Directory {
         written
     }
 
-    /// Sends the first entry to all others in reach: who has it on disk, one after the other.
+    /// Sends the first entry to all others in reach: what they say, one after the other.
     fn send_first(
         &self,
         group: &Group,
         vote: StoredVote,
         newborn: &Newborn,
-    ) -> FuturesUnordered<impl Future<Output = (NodeId, bool)> + Send + use<>> {
+    ) -> FuturesUnordered<impl Future<Output = (NodeId, Answer)> + Send + use<>> {
         probe::led(self.peers().me(), group.id(), FIRST_TERM);
         let entries: Vec<StoredEntry> = {
             let held = newborn.disk().held();
@@ -257,8 +276,12 @@ impl Directory {
                 async move {
                     let answer = timeout(within, call).await.ok().and_then(Result::ok);
                     let answer = answer.and_then(|frame| Response::decode(&frame).ok());
-                    let has_it = matches!(answer, Some(Response::Raft(RaftResponse::Appended)));
-                    (voter, has_it)
+                    let answer = match answer {
+                        Some(Response::Raft(RaftResponse::Appended)) => Answer::Has,
+                        Some(Response::Raft(RaftResponse::HigherVote(_))) => Answer::Newer,
+                        _ => Answer::HasNot,
+                    };
+                    (voter, answer)
                 }
             })
             .collect()
@@ -301,16 +324,13 @@ impl Directory {
 
     /// Tells all who have the entry that it is committed, and returns those who are not known to
     /// have that on disk.
-    async fn tell_decided<Answer>(
+    async fn tell_decided(
         &self,
         group: &Group,
         vote: StoredVote,
         holders: Vec<NodeId>,
-        mut answers: FuturesUnordered<Answer>,
-    ) -> Vec<NodeId>
-    where
-        Answer: Future<Output = (NodeId, bool)>,
-    {
+        mut answers: FuturesUnordered<impl Future<Output = (NodeId, Answer)>>,
+    ) -> Vec<NodeId> {
         let frame = Request::new(group.id(), Body::Decided { vote }).encode();
         let tell = |voter| {
             let call = self.peers().call(voter, frame.clone());
@@ -325,8 +345,14 @@ impl Directory {
         let mut told: FuturesUnordered<_> = holders.into_iter().map(tell).collect();
         loop {
             tokio::select! {
-                Some((voter, true)) = answers.next() => told.push(tell(voter)),
-                Some((voter, true)) = told.next() => behind.retain(|other| *other != voter),
+                Some((voter, answer)) = answers.next() => {
+                    if answer == Answer::Has {
+                        told.push(tell(voter));
+                    }
+                }
+                Some((voter, is_there)) = told.next() => {
+                    behind.retain(|other| *other != voter || !is_there);
+                }
                 else => return behind,
             }
         }
@@ -450,7 +476,7 @@ impl Directory {
             futures::stream::iter(left)
                 .for_each_concurrent(GROUPS_AT_ONCE, |group| async {
                     let this = &this;
-                    if this.wake_newborn(&group).await.is_ok()
+                    if this.wake_to_settle(&group).await.is_ok()
                         && let Some(replica) = group.awake()
                     {
                         this.clone().settle_tail(&replica).await;
@@ -461,8 +487,8 @@ impl Directory {
         }));
     }
 
-    /// A cell whose leader by birth does not say what became of it.
-    pub(super) async fn wake_newborn(self: &Arc<Self>, group: &Arc<Group>) -> Result<(), String> {
+    /// Nobody says what became of an entry that is here: an instance finds out.
+    pub(super) async fn wake_to_settle(self: &Arc<Self>, group: &Arc<Group>) -> Result<(), String> {
         let cause = Cause::Ask {
             first: None,
             settles: true,

@@ -109,14 +109,13 @@ pub(super) fn keys(store: &Store, group: GroupId) -> Result<Vec<Vec<u8>>, StoreF
 
 impl Directory {
     /// Seals a cell whose instance has ended, and whose berth the caller holds: nobody else writes
-    /// to it. Returns when that is durable, or is not to be.
-    pub(super) async fn seal(&self, store: &Store, group: GroupId) -> Result<(), String> {
-        if !group.is_cell() {
-            return Ok(());
-        }
+    /// to it. Returns when that is durable, or is not to be, and whether the group waits for
+    /// something.
+    pub(super) async fn seal(&self, store: &Store, group: GroupId) -> Result<bool, String> {
         let held = self.load(store, group)?;
-        let Some(sealed) = Sealed::of(&held).filter(|_| held.born && !held.sealed) else {
-            return Ok(());
+        let sealed = Sealed::of(&held).filter(|_| held.born && !held.sealed);
+        let Some(sealed) = sealed.filter(|_| group.is_cell()) else {
+            return Ok(held.is_unsettled());
         };
         let mut batch = Batch::default();
         for old in keys(store, group).map_err(|error| error.to_string())? {
@@ -124,7 +123,8 @@ impl Directory {
         }
         batch.put(key(group, Some(SEALED), &[]), pack(&sealed));
         let sealed = store.write_durably(batch).await;
-        sealed.map(|_| ()).map_err(|error| error.to_string())
+        sealed.map_err(|error| error.to_string())?;
+        Ok(held.is_unsettled())
     }
 }
 

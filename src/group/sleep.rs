@@ -19,7 +19,6 @@ use crate::store::Store;
 use super::ATTEMPT;
 use super::berth::Past;
 use super::directory::{Directory, Group};
-use super::newborn::Newborn;
 use super::raft::LogPosition;
 use super::replica::Replica;
 use super::wake::{Change, ended};
@@ -90,15 +89,12 @@ impl Directory {
     async fn rest(self: &Arc<Self>, group: Arc<Group>) {
         #[cfg(test)]
         self.berths.trip(group.id());
-        let newborn = group.berth.newborn();
-        if newborn.as_ref().is_some_and(Newborn::is_fresh) {
-            return;
-        }
-        if newborn.is_some_and(|newborn| newborn.is_unsettled())
-            && !self.berths.are_crowded()
-            && let Err(reason) = self.wake_newborn(&group).await
+        if group
+            .berth
+            .newborn()
+            .is_some_and(|newborn| newborn.is_fresh())
         {
-            tracing::debug!(group = ?group.id(), reason, "not woken");
+            return;
         }
         let is_unsettled = group.awake().is_some_and(|replica| replica.is_unsettled());
         if is_unsettled && !self.berths.are_crowded() {
@@ -141,8 +137,9 @@ impl Directory {
         mut change: Change<'_>,
     ) -> Result<(), String> {
         let store = self.store()?;
-        let mut led = false;
-        if group.berth.is_awake() {
+        let was_awake = group.berth.is_awake();
+        let mut led = change.past.led();
+        if was_awake {
             let Some(checked) = in_time(self.check(group)).await?? else {
                 return Ok(());
             };
@@ -172,40 +169,43 @@ impl Directory {
         } else if change.past.end().is_some_and(|end| !end.is_reached()) {
             return Err("an instance that was given up has not ended yet".into());
         }
-        let newborn = group.berth.newborn();
-        if newborn.is_some_and(|newborn| newborn.is_unsettled()) {
+        let sealed = self.settle_and_seal(&mut change.past, store, group.id());
+        let is_unsettled = in_time(sealed).await??;
+        group.berth.set_newborn(None);
+        change.past.slept(led);
+        if is_unsettled && !was_awake {
+            // A birth or a start was given up, or a leader by birth has said no more.
+            if !self.berths.are_crowded() {
+                drop(change);
+                return in_time(self.wake_to_settle(group)).await?;
+            }
             // It makes room, and what it waits for is remembered.
             let others = self.peers().voters().iter().copied();
             let others: Vec<_> = others.filter(|voter| *voter != self.peers().me()).collect();
             in_time(self.mark(group.id(), &others)).await??;
-            self.peers()
-                .linked_voters()
-                .into_iter()
-                .for_each(|voter| self.help(voter));
+            let linked = self.peers().linked_voters().into_iter();
+            linked.for_each(|voter| self.help(voter));
         }
-        in_time(self.settle_and_seal(&mut change.past, store, group.id())).await??;
-        group.berth.set_newborn(None);
-        change.past.slept(led);
         self.berths.free(group.id());
         probe::count("groups put to sleep");
         tracing::debug!(group = ?group.id(), "replica asleep");
         Ok(())
     }
 
-    /// The seal is written before the instance counts as settled: whoever starts the next one,
-    /// should this be cut short, flushes the store first.
+    /// Whether it waits for something. The seal is written before the instance counts as settled:
+    /// whoever starts the next one, should this be cut short, flushes the store first.
     async fn settle_and_seal(
         &self,
         past: &mut Past,
         store: &Store,
         group: GroupId,
-    ) -> Result<(), String> {
+    ) -> Result<bool, String> {
         ended(past, store).await?;
-        self.seal(store, group).await?;
+        let is_unsettled = self.seal(store, group).await?;
         if past.end().is_some() {
             past.settle();
         }
-        Ok(())
+        Ok(is_unsettled)
     }
 
     /// Whether the replica may sleep, but for what may change until it does.
