@@ -21,7 +21,8 @@ static MIGRATIONS: AtomicU32 = AtomicU32::new(0);
 /// What every replica does when it starts.
 async fn migrate(replica: String, network: &Network) -> Result<(), Box<dyn Error>> {
     let tasks = Tasks::new(network, "shop").named(&replica);
-    let ran = tasks.task("migrate to 7").run(|_| async {
+    let migration = tasks.task("migrate to 7");
+    let ran = migration.run(|_| async {
         MIGRATIONS.fetch_add(1, Ordering::SeqCst);
         tokio::time::sleep(Duration::from_millis(300)).await;
         Ok::<_, std::io::Error>(())

@@ -104,8 +104,8 @@ pub(crate) enum TasksAnswer {
 /// What became of a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Stepped {
-    /// It was committed at this version, and this is the answer.
-    Taken { version: Version, answer: Answer },
+    /// It was committed, and this is the answer.
+    Taken(Box<Answer>),
     /// A claim that came too soon: nothing was committed.
     NotYet { wait_ms: u64 },
 }
