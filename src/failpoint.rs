@@ -11,7 +11,7 @@ pub const ENV: &str = "RAFT_ONCE_FAILPOINT";
 
 /// Every failpoint, from the disk upwards.
 #[cfg(any(test, feature = "testing"))]
-pub const NAMES: [&str; 46] = [
+pub const NAMES: [&str; 47] = [
     // A first start: nothing of the store is there, an empty checkpoint without its name, the first
     // segment too, and all of it while its names may not be on disk.
     "create.before_checkpoint",
@@ -57,6 +57,7 @@ pub const NAMES: [&str; 46] = [
     // applied and not yet told, old entries that go, and a snapshot that comes in their place.
     "group.before_birth",
     "group.after_birth",
+    "group.before_first_seal",
     "group.before_vote",
     "group.after_vote",
     "group.before_acknowledge",

@@ -6,7 +6,8 @@
 //! any number of other nodes, *observers*, read and write it through them. A cell that nobody is
 //! writing costs no message, no timer and no thread.
 //!
-//! An [`OnceMap<K, V>`] is a map of such cells in one group, for many small decisions of one kind.
+//! An [`OnceMap<K, V>`] is a map of such cells in one group, for many small decisions of one kind. A
+//! [`task`] is an action that one process of the cluster starts.
 //!
 //! # Quick start
 //!
@@ -70,7 +71,7 @@
 //! * **Closed** (P8): who does not hold the network's secret, or a ticket made from it, can neither
 //!   read nor write; only voters vote; malformed bytes neither crash a node nor exhaust its memory.
 //! * **At most once** (P9): an action that is started only by whoever was told `Won` is started by
-//!   at most one process, ever.
+//!   at most one process, ever; one that is run as a [`task`], by one in each of its generations.
 //!
 //! The first five hold under any crash, restart, partition, loss, duplication, reordering, delay,
 //! pause and clock jump, and when disk writes that were not synced vanish or tear.

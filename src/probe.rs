@@ -21,6 +21,8 @@ pub(crate) enum Bug {
     FirstbornAgain,
     /// A first-born sends its first entry before that is durable.
     BirthNotSynced,
+    /// A first entry is taken for committed when its leader alone has it.
+    BornAlone,
     /// In the first term voters have not voted by birth.
     NoVoteByBirth,
     /// Each node has its own order of preference.

@@ -18,6 +18,7 @@ use crate::probe::{Bug, planted};
 
 use super::ATTEMPT;
 use super::directory::{Directory, GROUPS_AT_ONCE, Group};
+use super::newborn::until_decided;
 use super::raft::LogPosition;
 use super::replica::Replica;
 use super::route::{Ask, Unconfirmed};
@@ -257,6 +258,7 @@ impl Directory {
     pub(super) async fn standing(&self, group: &Group) -> Option<(Standing, Option<Arc<Record>>)> {
         // There may be many more to look at.
         tokio::task::consume_budget().await;
+        until_decided(group).await;
         let (state, last, applied) = self.held(group)?;
         let standing = Standing {
             version: state.version,
@@ -270,9 +272,10 @@ impl Directory {
     /// The state, the end of the log and how far it is applied.
     fn held(&self, group: &Group) -> Option<(State, Option<LogPosition>, Option<LogPosition>)> {
         let store = self.store().ok()?;
-        match group.awake() {
-            Some(replica) => Some(replica.status()),
-            None => {
+        match (group.awake(), group.berth.newborn()) {
+            (Some(replica), _) => Some(replica.status()),
+            (None, Some(newborn)) => Some(newborn.disk().status()),
+            (None, None) => {
                 let held = self.load(store, group.id()).ok()?;
                 Some((held.state(), held.last(), held.applied.at))
             }
@@ -286,6 +289,7 @@ impl Directory {
 
     /// The same, with the record of this slot.
     pub(super) async fn own_status_of(&self, group: &Arc<Group>, slot: &[u8]) -> Option<Response> {
+        until_decided(group).await;
         let (mut state, last, applied) = self.held(group)?;
         if group.id().is_map() {
             // Read after: what is decided meanwhile is final.

@@ -4,11 +4,14 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::lease::{Lease, LeaseEnd};
+use super::newborn::Newborn;
 use super::replica::Replica;
 
 #[derive(Default)]
 pub(crate) struct Berth {
     awake: Mutex<Option<Arc<Replica>>>,
+    /// While no instance runs, what is newer than the disk.
+    newborn: Mutex<Option<Newborn>>,
     /// Held by whoever wakes the group or puts it to sleep.
     pub(super) changing: tokio::sync::Mutex<Past>,
 }
@@ -19,11 +22,32 @@ pub(crate) struct Past {
     /// When all parts of it are gone. Kept until what it has queued is visible in the store, too:
     /// a group that is loaded before would see less than what comes to be on the disk later.
     end: Option<LeaseEnd>,
-    /// It led when it was put to sleep, nothing has run since, and all it wrote is durable.
+    /// It led when it ended in order, and nothing has run since: when it is settled, all that it
+    /// wrote is durable.
     led: bool,
 }
 
 impl Berth {
+    /// Of a group that sleeps; whether it led when it was put to sleep, and nothing has run since.
+    pub(super) fn new(led: bool) -> Self {
+        let changing = tokio::sync::Mutex::new(Past { end: None, led });
+        Self {
+            changing,
+            ..Self::default()
+        }
+    }
+
+    /// Somebody wakes the group, puts it to sleep or has it born.
+    pub(super) fn is_changing(&self) -> bool {
+        self.changing.try_lock().is_err()
+    }
+
+    /// It was put to sleep in order while it led.
+    pub(super) fn sleeps_as_leader(&self) -> bool {
+        let past = self.changing.try_lock();
+        past.is_ok_and(|past| past.led && past.end.is_none()) && !self.is_awake()
+    }
+
     fn place(&self) -> MutexGuard<'_, Option<Arc<Replica>>> {
         self.awake.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -35,6 +59,17 @@ impl Berth {
 
     pub(crate) fn is_awake(&self) -> bool {
         self.place().is_some()
+    }
+
+    pub(super) fn newborn(&self) -> Option<Newborn> {
+        let newborn = self.newborn.lock();
+        newborn.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The caller holds `changing`.
+    pub(super) fn set_newborn(&self, newborn: Option<Newborn>) {
+        let place = self.newborn.lock();
+        *place.unwrap_or_else(PoisonError::into_inner) = newborn;
     }
 
     /// The caller holds `changing`.
@@ -83,6 +118,11 @@ impl Past {
             end.is_none_or(|end| end.is_reached()),
             "an instance is forgotten that still runs"
         );
+    }
+
+    /// It leads, and writes nothing more.
+    pub(super) fn leads(&mut self) {
+        self.led = true;
     }
 
     /// It was put to sleep in order, and is settled; whether it led until then.

@@ -10,6 +10,8 @@ pub(crate) const LEASE_MS: u64 = 1_000;
 const ELECTION_TIMEOUT_MIN_MS: u64 = 750;
 /// With ticks off only a hint: appends must be answered within 3/4 of it.
 const HEARTBEAT_MS: u64 = 500;
+/// How long a snapshot may be on its way and be written, beside what its bytes take.
+const SNAPSHOT_MS: u64 = 2_000;
 /// Log entries kept behind a snapshot, so that a voter that is a little behind needs none.
 const LOG_ENTRIES_KEPT: u64 = 16;
 
@@ -33,6 +35,7 @@ pub(super) fn config(group: GroupId, leads: bool) -> Config {
         removed_leader_step_down: StepDownPolicy::Never,
         quorum_loss_probe_interval: None,
         snapshot_policy: SnapshotPolicy::Never,
+        install_snapshot_timeout: SNAPSHOT_MS,
         // What is kept of a long log is a matter of bytes, too.
         max_in_snapshot_log_to_keep: match group.is_cell() {
             true => LOG_ENTRIES_KEPT,

@@ -1,7 +1,7 @@
 //! All groups that this node has to do with: those its program has handles on, those other nodes
 //! follow here, and, on a voter, those whose replica is awake.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -26,13 +26,15 @@ use super::join::Joins;
 use super::push::{PUSHED_KIB_MAX, Pusher};
 use super::replica::Replica;
 use super::subscribers::SCOPES_BYTES_MAX;
-use super::tasks::Vigils;
 use super::trouble::Trouble;
 use super::view::View;
 use super::visit::PROPOSED_BYTES_MAX;
 
 /// How many groups at a time are helped after a link came up or went down, or put to sleep.
 pub(super) const GROUPS_AT_ONCE: usize = 16;
+
+/// Of how many groups that are forgotten it is remembered that they were led here.
+const LED_REMEMBERED_MAX: usize = 16_384;
 
 /// How many replicas hand their leadership over at once when the node stops, and how long all
 /// together may take for it.
@@ -118,7 +120,7 @@ pub(crate) struct Directory {
     pub(crate) limits: Limits,
     pub(super) census: Arc<Census>,
     pub(super) births: Births,
-    pub(super) vigils: Vigils,
+    pub(super) vigils: super::tasks::Vigils,
     /// Values that others have proposed here.
     pub(crate) proposed: Arc<Pool>,
     /// What is on the way to subscribers.
@@ -134,6 +136,9 @@ pub(crate) struct Directory {
     /// Told when the node begins to stop: whoever may hold `closing` for long lets go of it.
     pub(super) stopping: CancellationToken,
     pub(super) berths: Berths,
+    /// Those that this voter led when they were put to sleep in order, and that were forgotten
+    /// since: nothing of them has run in between. Changes under the lock of `groups`.
+    led: Mutex<BTreeSet<GroupId>>,
     /// Tails of idle replicas that are being settled.
     pub(super) settling: Arc<Semaphore>,
     /// Voters that are helped to catch up, and whether their links came up once more meanwhile.
@@ -201,7 +206,8 @@ impl Directory {
             limits,
             census: Arc::new(census),
             births: Births::default(),
-            vigils: Vigils::default(),
+            vigils: Default::default(),
+            led: Mutex::default(),
             settling: Arc::new(Semaphore::new(GROUPS_AT_ONCE)),
             helped: Mutex::default(),
             subscriptions: AtomicU64::new(0),
@@ -251,13 +257,31 @@ impl Directory {
     }
 
     fn new_group(&self, id: GroupId, of_others: bool) -> Arc<Group> {
+        let led = self.led().remove(&id);
         Arc::new(Group {
             view: Arc::new(View::new(id, self.down.clone())),
-            berth: Berth::default(),
+            berth: Berth::new(led),
             last_known: Mutex::default(),
             of_others,
             trouble: Trouble::default(),
         })
+    }
+
+    /// Every change under this lock is whole.
+    fn led(&self) -> MutexGuard<'_, BTreeSet<GroupId>> {
+        self.led.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The caller holds the lock of `groups`, and forgets this one.
+    pub(super) fn remember_led(&self, group: &Group) {
+        if group.berth.sleeps_as_leader() {
+            let mut led = self.led();
+            if led.len() >= LED_REMEMBERED_MAX {
+                // They are elected the next time.
+                led.clear();
+            }
+            led.insert(group.id());
+        }
     }
 
     /// A group that this node has to do with already.

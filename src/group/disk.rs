@@ -20,6 +20,7 @@ use crate::probe::{Bug, planted};
 use crate::store::{Batch, Durability, Store, StoreFailed};
 
 use super::census::Census;
+use super::first::{FIRST, FIRST_TERM};
 use super::raft::{LogPosition, StoredElectorate, StoredEntry, StoredPayload, StoredVote};
 use super::seal::{SEALED, Sealed, put_frame, unseal};
 use super::slots::{COUNT, Decided, Ledger, find_without_slots};
@@ -40,9 +41,6 @@ pub(super) const RECORD: u8 = b'r';
 /// Applied entries that the log of a map or of tasks keeps, for voters that are a little behind.
 const MAP_LOG_ENTRIES_KEPT: usize = if cfg!(test) { 8 } else { 2_048 };
 const MAP_LOG_BYTES_KEPT: usize = 8 * 1024 * 1024;
-
-/// The term of the leader that a newborn group has by birth.
-const FIRST_TERM: u64 = 1;
 
 /// How far the machine is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
@@ -163,7 +161,7 @@ impl Held {
 /// One group's part of the store.
 pub(crate) struct Disk {
     pub(crate) group: GroupId,
-    store: Store,
+    pub(super) store: Store,
     held: Mutex<Held>,
     ledger: Ledger,
     census: Arc<Census>,
@@ -268,20 +266,26 @@ impl Disk {
         &self.store
     }
 
+    /// The state, the end of the log and how far it is applied.
+    pub(crate) fn status(&self) -> (State, Option<LogPosition>, Option<LogPosition>) {
+        let held = self.held();
+        (held.state(), held.last(), held.applied.at)
+    }
+
     fn key(&self, tag: u8, rest: &[u8]) -> Vec<u8> {
         key(self.group, Some(tag), rest)
     }
 
     /// A batch that first of all bears the group, if it is not on disk yet: whatever is written
     /// first, a lone vote included, the electorate it was born with is written with it.
-    fn batch(&self, held: &mut Held) -> Batch {
+    pub(super) fn batch(&self, held: &mut Held) -> Batch {
         let mut batch = Batch::default();
         if !held.born {
             held.born = true;
             self.census.born(&self.store);
             // A birth may have been given up while its batch was under way. This instance knows
             // nothing of that entry, and would never delete it.
-            batch.delete(self.entry_key(LogPosition::GENESIS.index + 1));
+            batch.delete(self.entry_key(FIRST.index));
             if let Some(genesis) = held.entries.get(&LogPosition::GENESIS.index) {
                 batch.put(self.entry_key(0), pack(genesis));
             }
@@ -293,16 +297,6 @@ impl Disk {
         batch
     }
 
-    /// Whether this is a newborn group that `me` leads by birth.
-    pub(crate) fn is_firstborn(&self, me: NodeId) -> bool {
-        let held = self.held();
-        let again = planted(Bug::FirstbornAgain);
-        let vote = held
-            .vote
-            .filter(|vote| again || (!held.born && !vote.committed));
-        vote.is_some_and(|vote| vote.term == FIRST_TERM && vote.node == me)
-    }
-
     /// Whether `me` was elected in the newest term, and has written the end of the log in it.
     pub(crate) fn is_of_leader(&self, me: NodeId) -> bool {
         let held = self.held();
@@ -310,41 +304,7 @@ impl Disk {
         vote.is_some_and(|vote| held.last().is_some_and(|last| last.term == vote.term))
     }
 
-    /// Writes the first entry of a newborn group as the leader of its first term, and returns when
-    /// it is durable.
-    ///
-    /// Only then may an instance start that leads that term and sends the entry: a voter that
-    /// crashes finds on its disk that it led, and never leads that term again with another entry.
-    pub(crate) async fn bear(&self, command: Command) -> io::Result<()> {
-        let written = {
-            let mut held = self.held();
-            let Some(vote) = held.vote.as_mut().filter(|vote| vote.term == FIRST_TERM) else {
-                return Err(io::Error::other("the group has another term already"));
-            };
-            vote.committed = true;
-            let entry = StoredEntry {
-                at: LogPosition {
-                    term: FIRST_TERM,
-                    index: LogPosition::GENESIS.index + 1,
-                },
-                payload: StoredPayload::Command(command),
-            };
-            let mut batch = self.batch(&mut held);
-            batch.put(self.entry_key(entry.at.index), pack(&entry));
-            held.entries.insert(entry.at.index, entry);
-            failpoint::hit("group.before_birth");
-            if planted(Bug::BirthNotSynced) {
-                self.store.write(batch, Durability::Lazy, |_| {});
-                return Ok(());
-            }
-            self.store.write_durably(batch)
-        };
-        let written = written.await.map(|_| ()).map_err(io::Error::other);
-        failpoint::hit("group.after_birth");
-        written
-    }
-
-    fn entry_key(&self, index: u64) -> Vec<u8> {
+    pub(super) fn entry_key(&self, index: u64) -> Vec<u8> {
         self.key(ENTRY, &index.to_be_bytes())
     }
 

@@ -222,7 +222,7 @@ fn raft_request(rng: &mut StdRng) -> RaftRequest {
     }
 }
 
-pub(crate) const BODIES: usize = 9;
+pub(crate) const BODIES: usize = 10;
 
 /// A body of each kind has a number of its own.
 pub(crate) fn kind_of_body(body: &Body) -> usize {
@@ -236,6 +236,7 @@ pub(crate) fn kind_of_body(body: &Body) -> usize {
         Body::Slots { .. } => 6,
         Body::Tasks { .. } => 7,
         Body::TaskChanges { .. } => 8,
+        Body::Decided { .. } => 9,
     }
 }
 
@@ -315,6 +316,7 @@ fn body(rng: &mut StdRng) -> Body {
         7 => Body::TaskChanges {
             after: version(rng),
         },
+        8 => Body::Decided { vote: vote(rng) },
         _ => Body::Slots {
             at_least: version(rng),
             request: slots_request(rng),

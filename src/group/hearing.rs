@@ -247,6 +247,7 @@ impl Directory {
         if !self.peers().is_voter() {
             return;
         }
+        self.settle_newborns_of(node);
         self.for_awake(move |directory, replica| async move {
             let leader = replica.leader();
             let is_lost =

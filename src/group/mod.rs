@@ -9,6 +9,7 @@ mod census;
 mod config;
 mod directory;
 mod disk;
+mod first;
 mod follow;
 mod following;
 #[cfg(any(test, all(fuzzing, feature = "testing")))]
@@ -20,6 +21,7 @@ mod join;
 mod lease;
 mod log;
 mod marks;
+mod newborn;
 mod notices;
 mod peer;
 mod pipeline;
@@ -60,6 +62,8 @@ use crate::id::{GroupId, NodeId};
 pub(crate) use census::Census;
 pub(crate) use directory::{Directory, Group, Interest};
 pub(crate) use hearing::{Asked, Hearing};
+#[cfg(test)]
+pub(crate) use newborn::{ByInstance, bear_by_instance};
 #[cfg(test)]
 pub(crate) use raft::{StoredElectorate, StoredSnapshotMeta, StoredVote};
 #[cfg(test)]

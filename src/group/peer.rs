@@ -280,7 +280,8 @@ impl Peer {
         match self.lead(RPCTypes::InstallSnapshot, body, within).await {
             Ok(RaftResponse::Snapshot { vote }) => Ok(SnapshotResponse::new(vote.into())),
             Ok(other) => Err(Unreachable::from_string(format!("{other:?}")).into()),
-            Err(RPCError::Timeout(error)) => Err(error.into()),
+            // It would be sent again at once, for ever.
+            Err(RPCError::Timeout(error)) => Err(Unreachable::new(&error).into()),
             Err(RPCError::Unreachable(error)) => Err(error.into()),
             Err(RPCError::Network(error)) => Err(error.into()),
             Err(RPCError::RemoteError(error)) => Err(Unreachable::new(&error).into()),

@@ -11,7 +11,7 @@ use openraft::alias::{
 };
 use openraft::{EntryPayload, Membership};
 
-use crate::codec::{Decode, Encode};
+use crate::codec::{self, Decode, Encode};
 use crate::id::NodeId;
 use crate::machine::{Command, Reply};
 
@@ -113,6 +113,13 @@ pub(crate) enum StoredPayload {
     Blank,
     Command(Command),
     Electorate(BTreeSet<NodeId>),
+}
+
+impl StoredPayload {
+    /// What entries are compared by.
+    pub(crate) fn digest(&self) -> [u8; 32] {
+        *blake3::hash(&codec::encode(0, self)).as_bytes()
+    }
 }
 
 /// A log entry on the wire and on disk.

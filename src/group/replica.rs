@@ -187,8 +187,7 @@ impl Replica {
 
     /// What this replica holds: the state, the end of its log and how far it is applied.
     pub(crate) fn status(&self) -> (State, Option<LogPosition>, Option<LogPosition>) {
-        let held = self.disk.held();
-        (held.state(), held.last(), held.applied.at)
+        self.disk.status()
     }
 
     /// Something is in the log that is not applied: it may or may not be committed.

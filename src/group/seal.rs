@@ -18,7 +18,7 @@ use crate::probe::{Bug, planted};
 use crate::store::{Batch, Store, StoreFailed};
 
 use super::directory::Directory;
-use super::disk::{APPLIED, Applied, ELECTORATE, Held, PURGED, RECORD, VOTE, key, pack};
+use super::disk::{APPLIED, Applied, ELECTORATE, ENTRY, Held, PURGED, RECORD, VOTE, key, pack};
 use super::raft::{LogPosition, StoredElectorate, StoredVote};
 
 pub(super) const SEALED: u8 = b's';
@@ -78,6 +78,20 @@ pub(super) fn unseal(group: GroupId, held: &Held, batch: &mut Batch) {
     }
 }
 
+/// Seals a cell whose log is its genesis and one entry, which is applied.
+pub(super) fn seal_newborn(group: GroupId, held: &mut Held, batch: &mut Batch) {
+    let sealed = Sealed::of(held).expect("all of its log is applied, and has decided it");
+    for index in std::mem::take(&mut held.entries).into_keys() {
+        batch.delete(key(group, Some(ENTRY), &index.to_be_bytes()));
+    }
+    for tag in [ELECTORATE, APPLIED, VOTE] {
+        batch.delete(key(group, Some(tag), &[]));
+    }
+    batch.put(key(group, Some(SEALED), &[]), pack(&sealed));
+    held.purged = Some(sealed.at);
+    held.sealed = true;
+}
+
 /// What every group that is awake has beside its log and its records.
 pub(super) fn put_frame(group: GroupId, held: &Held, batch: &mut Batch) {
     batch.put(key(group, Some(ELECTORATE), &[]), pack(&held.electorate));
@@ -95,14 +109,13 @@ pub(super) fn keys(store: &Store, group: GroupId) -> Result<Vec<Vec<u8>>, StoreF
 
 impl Directory {
     /// Seals a cell whose instance has ended, and whose berth the caller holds: nobody else writes
-    /// to it. Returns when that is durable, or is not to be.
-    pub(super) async fn seal(&self, store: &Store, group: GroupId) -> Result<(), String> {
-        if !group.is_cell() {
-            return Ok(());
-        }
+    /// to it. Returns when that is durable, or is not to be, and whether the group waits for
+    /// something.
+    pub(super) async fn seal(&self, store: &Store, group: GroupId) -> Result<bool, String> {
         let held = self.load(store, group)?;
-        let Some(sealed) = Sealed::of(&held).filter(|_| held.born && !held.sealed) else {
-            return Ok(());
+        let sealed = Sealed::of(&held).filter(|_| held.born && !held.sealed);
+        let Some(sealed) = sealed.filter(|_| group.is_cell()) else {
+            return Ok(held.is_unsettled());
         };
         let mut batch = Batch::default();
         for old in keys(store, group).map_err(|error| error.to_string())? {
@@ -110,7 +123,8 @@ impl Directory {
         }
         batch.put(key(group, Some(SEALED), &[]), pack(&sealed));
         let sealed = store.write_durably(batch).await;
-        sealed.map(|_| ()).map_err(|error| error.to_string())
+        sealed.map_err(|error| error.to_string())?;
+        Ok(held.is_unsettled())
     }
 }
 

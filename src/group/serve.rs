@@ -54,7 +54,7 @@ fn check(group: GroupId, command: &Command) -> Result<(), &'static str> {
 /// What nobody but a voter has a reason to send.
 fn is_of_voters(body: &Body) -> bool {
     match body {
-        Body::Raft(_) | Body::Status | Body::Durable => true,
+        Body::Raft(_) | Body::Status | Body::Durable | Body::Decided { .. } => true,
         Body::Propose { .. }
         | Body::Settle { .. }
         | Body::Barrier { .. }
@@ -198,6 +198,9 @@ impl Directory {
                 if planted(Bug::UncommittedShown) {
                     show(&group, &message);
                 }
+                if let Some(taken) = Box::pin(self.take_first(&group, peer, &message)).await? {
+                    return Ok(Response::Raft(taken));
+                }
                 let replica = self.wake(&group).await?;
                 if matches!(message, RaftRequest::Vote { pre: true, .. }) {
                     Box::pin(self.free_of_lost_leader(&replica, peer)).await;
@@ -209,6 +212,9 @@ impl Directory {
                 return status.ok_or_else(|| "the stored state is not readable".into());
             }
             Body::Durable => return self.durable_status(id),
+            Body::Decided { vote } => {
+                return Box::pin(self.take_decided(&group, peer, vote)).await;
+            }
             Body::Propose {
                 command,
                 hops_left,
@@ -289,6 +295,9 @@ impl Directory {
         if self.is_overloaded() {
             self.counts.refused_disk_queue.one();
             return Some(Response::Elsewhere { hint: None });
+        }
+        if let Some(born) = Box::pin(self.bear(group, &ask, from, deadline)).await {
+            return Some(born);
         }
         let first = match &ask {
             Ask::Commit(command @ Command::Set { .. }) => Some(command),

@@ -28,7 +28,7 @@ use super::wire::{Body, Request, Response};
 pub(crate) const IDLE_AFTER_MS: u64 = 10_000;
 /// The same when more than half of all that may be awake are. Also how long one may be unsettled
 /// that nobody uses: someone may wait for what it has not been told.
-const IDLE_SOON_AFTER_MS: u64 = 1_000;
+pub(super) const IDLE_SOON_AFTER_MS: u64 = 1_000;
 
 /// The pause between two looks at the replicas that are awake.
 pub(crate) const SWEEP_MS: u64 = 1_000;
@@ -89,6 +89,13 @@ impl Directory {
     async fn rest(self: &Arc<Self>, group: Arc<Group>) {
         #[cfg(test)]
         self.berths.trip(group.id());
+        if group
+            .berth
+            .newborn()
+            .is_some_and(|newborn| newborn.is_fresh())
+        {
+            return;
+        }
         let is_unsettled = group.awake().is_some_and(|replica| replica.is_unsettled());
         if is_unsettled && !self.berths.are_crowded() {
             self.settle_aside(&group);
@@ -130,8 +137,9 @@ impl Directory {
         mut change: Change<'_>,
     ) -> Result<(), String> {
         let store = self.store()?;
-        let mut led = false;
-        if group.berth.is_awake() {
+        let was_awake = group.berth.is_awake();
+        let mut led = change.past.led();
+        if was_awake {
             let Some(checked) = in_time(self.check(group)).await?? else {
                 return Ok(());
             };
@@ -161,28 +169,43 @@ impl Directory {
         } else if change.past.end().is_some_and(|end| !end.is_reached()) {
             return Err("an instance that was given up has not ended yet".into());
         }
-        in_time(self.settle_and_seal(&mut change.past, store, group.id())).await??;
+        let sealed = self.settle_and_seal(&mut change.past, store, group.id());
+        let is_unsettled = in_time(sealed).await??;
+        group.berth.set_newborn(None);
         change.past.slept(led);
+        if is_unsettled && !was_awake {
+            // A birth or a start was given up, or a leader by birth has said no more.
+            if !self.berths.are_crowded() {
+                drop(change);
+                return in_time(self.wake_to_settle(group)).await?;
+            }
+            // It makes room, and what it waits for is remembered.
+            let others = self.peers().voters().iter().copied();
+            let others: Vec<_> = others.filter(|voter| *voter != self.peers().me()).collect();
+            in_time(self.mark(group.id(), &others)).await??;
+            let linked = self.peers().linked_voters().into_iter();
+            linked.for_each(|voter| self.help(voter));
+        }
         self.berths.free(group.id());
         probe::count("groups put to sleep");
         tracing::debug!(group = ?group.id(), "replica asleep");
         Ok(())
     }
 
-    /// The seal is written before the instance counts as settled: whoever starts the next one,
-    /// should this be cut short, flushes the store first.
+    /// Whether it waits for something. The seal is written before the instance counts as settled:
+    /// whoever starts the next one, should this be cut short, flushes the store first.
     async fn settle_and_seal(
         &self,
         past: &mut Past,
         store: &Store,
         group: GroupId,
-    ) -> Result<(), String> {
+    ) -> Result<bool, String> {
         ended(past, store).await?;
-        self.seal(store, group).await?;
+        let is_unsettled = self.seal(store, group).await?;
         if past.end().is_some() {
             past.settle();
         }
-        Ok(())
+        Ok(is_unsettled)
     }
 
     /// Whether the replica may sleep, but for what may change until it does.

@@ -192,8 +192,7 @@ impl RaftStateMachine<Types> for State {
         for (entry, responder) in batch {
             let at = LogPosition::from(&entry.log_id);
             probe::applied(self.me, self.disk.group, at.index, at.term, || {
-                let payload = StoredEntry::from(&entry).payload;
-                *blake3::hash(&codec::encode(SNAPSHOT_VERSION, &payload)).as_bytes()
+                StoredEntry::from(&entry).payload.digest()
             });
             let mut held = self.disk.held();
             // Entries are applied in order, each once: the log may not skip or repeat.

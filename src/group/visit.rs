@@ -92,6 +92,7 @@ impl Directory {
 
     /// The caller holds the lock of `groups`.
     fn forgotten(&self, group: &Group) {
+        self.remember_led(group);
         if group.of_others {
             self.counts.groups_of_others.sub(1);
         }

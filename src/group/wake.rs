@@ -79,6 +79,8 @@ impl Directory {
             let mut change = self.change(group).await?;
             if !group.berth.is_awake() {
                 settle(&mut change.past, store).await?;
+                // What it had in memory alone is on the disk now.
+                group.berth.set_newborn(None);
             }
             Ok::<_, String>(change)
         };
@@ -125,7 +127,7 @@ impl Directory {
     }
 
     /// Whether a group of which this disk holds nothing may be woken.
-    fn may_bear_for(&self, cause: Cause<'_>) -> Result<(), String> {
+    pub(super) fn may_bear_for(&self, cause: Cause<'_>) -> Result<(), String> {
         match cause {
             // What voters have to settle is in the log of one of them.
             Cause::Ask {
@@ -180,7 +182,11 @@ impl Directory {
         Ok(replica)
     }
 
-    fn take_berth(self: &Arc<Self>, group: &Arc<Group>, cause: Cause<'_>) -> Result<(), String> {
+    pub(super) fn take_berth(
+        self: &Arc<Self>,
+        group: &Arc<Group>,
+        cause: Cause<'_>,
+    ) -> Result<(), String> {
         let is_raft = matches!(cause, Cause::Message);
         let starts_sweep = self.berths.take(group, is_raft);
         let starts_sweep = starts_sweep.map_err(|max| {

@@ -8,7 +8,7 @@ use crate::probe::Bug;
 
 /// All of those that show in what clients and nodes do, and the check that has to find each: what
 /// its word begins with.
-pub(super) const BUGS: [(Bug, &str); 28] = [
+pub(super) const BUGS: [(Bug, &str); 29] = [
     (Bug::VoteNotSynced, "one vote a term"),
     (Bug::VoteNotWritten, "one vote a term"),
     (Bug::AppendNotSynced, "committed entries are immutable"),
@@ -17,6 +17,7 @@ pub(super) const BUGS: [(Bug, &str); 28] = [
     (Bug::LeaderRestored, "committed entries are immutable"),
     (Bug::FirstbornAgain, "committed entries are immutable"),
     (Bug::BirthNotSynced, "committed entries are immutable"),
+    (Bug::BornAlone, "committed entries are immutable"),
     (Bug::NoVoteByBirth, "one leader a term"),
     (Bug::OrderDiffers, "one leader a term"),
     (Bug::TwoInstances, "not live"),

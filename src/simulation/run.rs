@@ -8,6 +8,7 @@ use super::handle::{Handle, is_slot, open};
 use super::plan::Plan;
 use super::probes;
 use super::world::{World, until};
+use crate::group::{ByInstance, bear_by_instance};
 use crate::probe::Bug;
 use crate::store::SimDisk;
 use crate::testing::{Call, Checked, Outcome};
@@ -65,6 +66,12 @@ pub(super) fn run(plan: &Plan, bug: Option<Bug>) -> Report {
 
 async fn play(plan: &Plan, bug: Option<Bug>) -> Report {
     probes::begin(bug);
+    // Whatever else may bear a cell, an instance may.
+    bear_by_instance(match plan.seed % 4 {
+        0 => ByInstance::All,
+        1 => ByInstance::Some,
+        _ => ByInstance::None,
+    });
     let mut world = World::new(plan);
     let played = act(&mut world).await;
     world.end();

@@ -146,7 +146,7 @@ impl Task {
                 Ok(Stepped::NotYet { wait_ms }) => {
                     return Ok(Claimed::NotYet(Duration::from_millis(wait_ms)));
                 }
-                Ok(Stepped::Taken { answer, .. }) => answer,
+                Ok(Stepped::Taken(answer)) => answer,
                 Err(NoAnswer::Offline) => return Err(TaskError::InDoubt(claim)),
                 Err(NoAnswer::NetworkDown) => return Err(TaskError::NetworkDown),
             };
@@ -250,7 +250,7 @@ impl Task {
     /// Has a step committed that no leader holds off.
     pub(super) async fn take(&self, command: Command) -> Result<Answer, NoAnswer> {
         match self.tasks.step(command).await? {
-            Stepped::Taken { answer, .. } => Ok(answer),
+            Stepped::Taken(answer) => Ok(*answer),
             Stepped::NotYet { .. } => Err(NoAnswer::Offline),
         }
     }

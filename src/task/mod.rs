@@ -254,17 +254,16 @@ impl Tasks {
     async fn query(&self, query: TasksQuery) -> Result<TasksAnswer, NoAnswer> {
         let (group, directory) = (self.hold().group(), self.hold().network().directory());
         let query = &query;
-        let ask = |deadline| directory.query(group, query.clone(), deadline);
+        // Boxed, so that the futures of programs stay small.
+        let ask = |deadline| Box::pin(directory.query(group, query.clone(), deadline));
         self.hold().until_passed(ask).await
     }
 
     async fn step(&self, command: Command) -> Result<Stepped, NoAnswer> {
         let hold = self.hold();
         let deadline = hold.deadline();
-        let stepped = hold
-            .network()
-            .directory()
-            .step(hold.group(), command, deadline);
+        let directory = hold.network().directory();
+        let stepped = Box::pin(directory.step(hold.group(), command, deadline));
         match hold.unless_down(timeout_at(deadline, stepped)).await? {
             Ok(Ok(stepped)) => Ok(stepped),
             _ if hold.is_down() => Err(NoAnswer::NetworkDown),

@@ -86,7 +86,7 @@ impl Allowance {
 impl Default for LinkConfig {
     fn default() -> Self {
         Self {
-            keep_alive_ms: 250,
+            keep_alive_ms: 500,
             idle_timeout_ms: 1_500,
             handshake_timeout_ms: 3_000,
             allowance: Allowance::STRANGER,

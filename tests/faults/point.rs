@@ -85,7 +85,7 @@ pub fn most_hits(failpoint: &str) -> u64 {
         "past" | "create" | "recovery" => 1,
         _ => match failpoint {
             "group.before_acknowledge" => 60,
-            "group.before_apply" | "group.after_apply" => 40,
+            "group.before_apply" | "group.after_apply" => 10,
             "group.before_birth" | "group.after_birth" => 3,
             "group.before_purge" | "group.after_purge" => 2,
             "group.before_install" | "group.after_install" => 1,

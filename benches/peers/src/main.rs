@@ -181,7 +181,8 @@ async fn perform(workload: &str, run: &mut Run) -> Result<Vec<Section>> {
         "idle" => workloads::idle::measure(run).await,
         "failover" => workloads::failover::measure(run).await,
         "reads" => workloads::reads::measure(run).await,
-        "many" => workloads::many::measure(run).await,
+        "many-cells" => workloads::many::cells(run).await,
+        "many-slots" => workloads::many::slots(run).await,
         _ => bail!("{workload}: no such workload"),
     }
 }

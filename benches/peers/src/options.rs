@@ -14,7 +14,8 @@ raft-once beside etcd, mosaik and Redis, on this machine, in one run.
   --quick            small counts, to see whether it works; its figures mean little
   --large            a million cells and ten million slots, where it is about great numbers: an hour,
                      and 20 GB on the disk
-  --only NAME,..     only these workloads: claims, births, idle, failover, reads, many
+  --only NAME,..     only these workloads: claims, births, idle, failover, reads, many-cells,
+                     many-slots
   --out FOLDER       where benchmarks.md and its charts go; by default docs/ of the repository,
                      and with --quick or --only peers-report/ in the target folder
   --help             this

@@ -28,10 +28,7 @@ impl Directory {
                 counted.is_committed = true;
                 group.view.observe(reply.version, None);
                 let answer = reply.task.ok_or(Unconfirmed)?;
-                Ok(Stepped::Taken {
-                    version: reply.version,
-                    answer: *answer,
-                })
+                Ok(Stepped::Taken(answer))
             }
             Some(Response::Tasks(TasksAnswer::NotYet { wait_ms })) => {
                 counted.is_committed = true;

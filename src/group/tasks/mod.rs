@@ -104,8 +104,50 @@ pub(crate) enum TasksAnswer {
 /// What became of a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Stepped {
-    /// It was committed at this version, and this is the answer.
-    Taken { version: Version, answer: Answer },
+    /// It was committed, and this is the answer.
+    Taken(Box<Answer>),
     /// A claim that came too soon: nothing was committed.
     NotYet { wait_ms: u64 },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::task::{Outcome, Spec};
+
+    fn step(task: &str, step: Step) -> Command {
+        Command {
+            task: task.into(),
+            id: ClaimId([1; 16]),
+            by: "host".into(),
+            seen: Version::ZERO,
+            at_ms: 0,
+            step,
+        }
+    }
+
+    #[test]
+    fn nobody_else_says_for_a_leader_who_is_silent_or_what_is_over() {
+        for judged in [Step::Expire, Step::Judge] {
+            assert!(check_proposed(&step("t", judged)).is_err());
+        }
+        for asked in [Step::Claim(Spec::default()), Step::Finish(Outcome::SUCCESS)] {
+            assert!(check_proposed(&step("t", asked.clone())).is_ok());
+            assert!(check_proposed(&step("", asked)).is_err());
+        }
+    }
+
+    #[test]
+    fn tasks_are_asked_for_by_names_that_may_be_and_in_their_groups_alone() {
+        let group = GroupId::of_tasks("t");
+        let look = |task: &str| TasksQuery::Look { task: task.into() };
+        assert!(look("t").check(group).is_ok());
+        assert!(look("t\n").check(group).is_err());
+        assert!(look("t").check(GroupId::from_bytes([1; 32])).is_err());
+        assert!(
+            TasksQuery::Deeds
+                .check(GroupId::of_map("t".into(), "u64"))
+                .is_err()
+        );
+    }
 }

@@ -64,6 +64,7 @@ async fn settle_for(cluster: &Cluster, hops_left: u8, at: usize, asker: usize) -
 /// no other leader. Found by the simulator as a cell that could not be written.
 #[tokio::test(start_paused = true)]
 async fn a_leader_that_lost_an_entry_is_not_sent_back_to_itself() {
+    bear_by_instance(ByInstance::All);
     let mut lost = 0;
     for seed in 0..12 {
         let Some((cluster, [leader, follower, _])) = with_a_lost_entry(seed).await else {
@@ -88,6 +89,7 @@ async fn a_leader_that_lost_an_entry_is_not_sent_back_to_itself() {
 /// by a planted bug that did not end.
 #[tokio::test(start_paused = true)]
 async fn a_voter_does_not_hand_back_to_its_asker_again_and_again() {
+    bear_by_instance(ByInstance::All);
     let mut lost = 0;
     for seed in 0..12 {
         let Some((mut cluster, [leader, follower, third])) = with_a_lost_entry(seed).await else {

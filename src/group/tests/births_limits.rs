@@ -72,6 +72,7 @@ async fn observers_that_have_many_unknown_groups_settled_are_held_off_too() {
 /// Whatever the observers are, half of the berths stays for what is there already.
 #[tokio::test(start_paused = true)]
 async fn new_groups_of_observers_leave_half_of_the_berths() {
+    bear_by_instance(ByInstance::All);
     let net = SimNet::new(1);
     let node = alone(&net, Limits::default().awake_groups_max(16)).await;
     let mut proposed = Vec::new();

@@ -140,6 +140,12 @@ async fn what_is_decided_at_once_is_told_in_a_few_frames() {
         net.cut(addr(n), observer.local_addr());
     }
     decide(&nodes[0], 0..400, 10).await;
+    // Voters tell each other, too.
+    until("all are asleep", || {
+        let mut nodes = nodes.iter();
+        nodes.all(|node| node.directory().berths.count().0 == 0)
+    })
+    .await;
     let sent = net.counts().delivered;
     for n in 0..3 {
         net.heal(addr(n), observer.local_addr());

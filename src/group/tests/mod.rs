@@ -11,6 +11,7 @@ mod failover;
 mod followers;
 mod hops;
 mod limits;
+mod newborn;
 mod restarts;
 mod schedules;
 mod seal;
@@ -29,6 +30,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::directory::Directory;
+use super::newborn::{ByInstance, bear_by_instance};
 use super::view::View;
 use crate::id::{GroupId, NodeId, Version};
 use crate::machine::{Command, Proposal, Reply};

@@ -154,6 +154,7 @@ async fn an_observer_hears_through_a_voter_that_cannot_see_the_leader() {
 /// Two instances of one group over one store could vote twice in a term.
 #[tokio::test(start_paused = true)]
 async fn a_node_that_stops_wakes_nothing_and_leaves_nothing_awake() {
+    bear_by_instance(ByInstance::All);
     let net = SimNet::new(1);
     let nodes = settled(&net, 3).await;
     propose(&nodes[2], 1).await.unwrap();
@@ -394,6 +395,7 @@ async fn a_value_that_its_id_was_not_made_for_is_refused() {
 /// deadline.
 #[tokio::test(start_paused = true)]
 async fn a_request_that_asks_for_many_hops_gets_few() {
+    bear_by_instance(ByInstance::All);
     let net = SimNet::new(1);
     let nodes = settled(&net, 5).await;
     let observer = observer(&net, &nodes).await;

@@ -5,7 +5,7 @@ use super::sleep::{group, have_all_applied, write_all};
 use super::*;
 use crate::group::seal::{SEALED, keys};
 
-fn tags(node: &Network, id: GroupId) -> Vec<u8> {
+pub(super) fn tags(node: &Network, id: GroupId) -> Vec<u8> {
     let store = node.directory().store().expect("a voter");
     let keys = keys(store, id).expect("it can be read").into_iter();
     keys.map(|key| key[33]).collect()
@@ -68,6 +68,7 @@ async fn a_cell_that_is_not_decided_is_not_sealed() {
 /// Power cuts at any moment around the time at which cells fall asleep and are woken.
 #[tokio::test(start_paused = true)]
 async fn a_seal_that_is_cut_short_leaves_one_of_the_two_forms() {
+    bear_by_instance(ByInstance::All);
     let mut sealed = 0;
     for seed in 0..24 {
         let mut cluster = Cluster::start(seed, 3).await;

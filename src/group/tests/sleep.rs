@@ -50,6 +50,7 @@ pub(super) fn marked(cluster: &Cluster, voter: usize) -> usize {
 
 #[tokio::test(start_paused = true)]
 async fn idle_replicas_fall_asleep_on_all_voters_and_their_handles_read_and_wait() {
+    bear_by_instance(ByInstance::All);
     for count in [1, 3, 5] {
         let cluster = Cluster::start(1, count).await;
         let interests: Vec<_> = cluster.up().map(|node| node.open(GROUP)).collect();
@@ -173,6 +174,7 @@ fn term(node: &Network) -> u64 {
 /// Nothing of it is lost, so it needs no election; a crash says nothing of the kind.
 #[tokio::test(start_paused = true)]
 async fn a_leader_that_was_put_to_sleep_leads_on_and_one_that_crashed_in_its_sleep_does_not() {
+    bear_by_instance(ByInstance::All);
     for crashes in [false, true] {
         let mut cluster = Cluster::start(1, 3).await;
         let leads = cluster.order(GROUP)[0];
@@ -363,6 +365,7 @@ async fn a_sleeping_group_is_forgotten_with_its_last_handle() {
 /// Whoever looks at many groups holds them for a moment, and is not the last to need them.
 #[tokio::test(start_paused = true)]
 async fn groups_that_were_held_when_they_fell_asleep_are_forgotten_later() {
+    bear_by_instance(ByInstance::All);
     let cluster = Cluster::start(1, 3).await;
     let directory = cluster.node(0).directory();
     for forgets in ["a sweep", "a look at the status"] {

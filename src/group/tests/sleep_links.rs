@@ -40,6 +40,7 @@ async fn a_leader_that_wakes_while_a_link_comes_up_sends_to_that_voter() {
 /// It told one of the others, and is back before the third has missed it.
 #[tokio::test(start_paused = true)]
 async fn what_a_leader_committed_before_it_restarted_is_told_to_whoever_waits() {
+    bear_by_instance(ByInstance::All);
     let mut cluster = Cluster::start(1, 3).await;
     let [first, second, third] = cluster.order(GROUP)[..] else {
         panic!("three voters");

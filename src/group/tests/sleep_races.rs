@@ -79,6 +79,7 @@ async fn writes_at_the_moment_of_falling_asleep_find_one_value() {
 /// group that was woken to settle a read.
 #[tokio::test(start_paused = true)]
 async fn wakings_that_are_given_up_half_way_leave_one_instance() {
+    bear_by_instance(ByInstance::All);
     for polls in 0..40 {
         let cluster = Cluster::start(polls, 3).await;
         let first = cluster.order(GROUP)[0];
@@ -110,6 +111,7 @@ async fn wakings_that_are_given_up_half_way_leave_one_instance() {
 /// A disk that hangs while its voter falls asleep does not hold up those who can do without it.
 #[tokio::test(start_paused = true)]
 async fn a_disk_that_hangs_while_its_leader_falls_asleep_holds_up_no_write() {
+    bear_by_instance(ByInstance::All);
     for polls in 0..40 {
         let cluster = Cluster::start(polls, 3).await;
         let first = cluster.order(GROUP)[0];
@@ -193,6 +195,7 @@ async fn ends_at_every_step(waking: bool) {
 
 #[tokio::test(start_paused = true)]
 async fn a_voter_may_end_at_any_step_of_falling_asleep() {
+    bear_by_instance(ByInstance::All);
     ends_at_every_step(false).await;
 }
 

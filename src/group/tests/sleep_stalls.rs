@@ -15,6 +15,7 @@ fn awake(node: &Network) -> usize {
 /// More of them than are looked at at a time.
 #[tokio::test(start_paused = true)]
 async fn instances_that_do_not_end_hold_up_no_other_group() {
+    bear_by_instance(ByInstance::All);
     let cluster = Cluster::start(1, 3).await;
     write_all(&cluster, 0..30, &[0, 1, 2]).await;
     let node = cluster.node(0);
@@ -119,6 +120,7 @@ async fn a_group_in_which_nothing_was_offered_sleeps_without_a_leader() {
 /// When its link came up there was no mark, so nobody would help it.
 #[tokio::test(start_paused = true)]
 async fn a_voter_whose_link_comes_back_while_the_leader_falls_asleep_is_not_left_behind() {
+    bear_by_instance(ByInstance::All);
     let hop = Duration::from_millis(100);
     let mut came_in_between = 0;
     for offset in 0..12 {
@@ -184,6 +186,7 @@ async fn no_mark_is_deleted_while_its_group_falls_asleep_or_wakes() {
 /// What was found when the others were asked has to be so still when the instance is stopped.
 #[tokio::test(start_paused = true)]
 async fn a_leader_falls_asleep_only_as_it_was_when_the_others_were_asked() {
+    bear_by_instance(ByInstance::All);
     let cluster = Cluster::start(1, 3).await;
     let first = cluster.order(GROUP)[0];
     propose(cluster.node(first), 7).await.unwrap();
@@ -219,6 +222,7 @@ async fn a_leader_falls_asleep_only_as_it_was_when_the_others_were_asked() {
 /// It is queued for the disk, so a load that did not wait for it would find a newborn group.
 #[tokio::test(start_paused = true)]
 async fn a_birth_that_was_given_up_is_where_the_next_instance_begins() {
+    bear_by_instance(ByInstance::All);
     let mut born = 0;
     for polls in 0..20 {
         let cluster = Cluster::start(polls, 3).await;

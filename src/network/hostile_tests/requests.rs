@@ -71,6 +71,7 @@ fn raft_requests() -> Vec<RaftRequest> {
 async fn only_voters_may_send_raft_messages_and_what_follows_from_them() {
     let victim = Victim::alone().await;
     let raw = victim.observer([7; 32]).await;
+    let _held = victim.network.directory().open(group(1));
     let decided = ask(&raw, group(1), propose(1, 8)).await;
     assert!(
         matches!(decided, Ok(Response::Committed { .. })),
@@ -89,7 +90,12 @@ async fn only_voters_may_send_raft_messages_and_what_follows_from_them() {
         record: Some(record),
     };
     let raft = raft_requests().into_iter().map(Body::Raft);
-    let others = [Body::Status, Body::Durable];
+    let vote = StoredVote {
+        term: 1,
+        node: NodeId::of_voter("a"),
+        committed: true,
+    };
+    let others = [Body::Status, Body::Durable, Body::Decided { vote }];
     for many in [
         Many::Status(Batch::new(vec![group(1), group(2)])),
         Many::Update(Batch::new(vec![(group(1), update)])),
@@ -106,7 +112,7 @@ async fn only_voters_may_send_raft_messages_and_what_follows_from_them() {
         }
     }
     assert_eq!(standing(&victim, group(1)), before);
-    assert_eq!(victim.network.directory().known_groups(), (1, 1));
+    assert_eq!(victim.network.directory().known_groups(), (1, 0));
     drop(raw);
     victim.survived().await;
 }

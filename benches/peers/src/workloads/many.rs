@@ -17,10 +17,6 @@ use crate::systems::raft_once::{Client, RaftOnce};
 /// Slots there are before anything is measured.
 const FEW: u64 = 1_000;
 
-pub async fn measure(run: &mut Run) -> Result<Vec<Section>> {
-    Ok(vec![cells(run).await?, slots(run).await?])
-}
-
 /// What one node takes, on average of the voters.
 struct Rest {
     memory: f64,
@@ -48,7 +44,7 @@ async fn at_rest(run: &Run, ours: &RaftOnce) -> Result<Rest> {
     })
 }
 
-async fn cells(run: &mut Run) -> Result<Section> {
+pub async fn cells(run: &mut Run) -> Result<Vec<Section>> {
     let count = run.plan.many_cells;
     let mut ours = RaftOnce::start(run.folder("raft-once")).await?;
     let empty = at_rest(run, &ours).await?;
@@ -105,7 +101,7 @@ async fn cells(run: &mut Run) -> Result<Section> {
         format::duration(serving),
         String::new(),
     );
-    Ok(Section {
+    Ok(vec![Section {
         title: "Many cells".into(),
         text: format!(
             "{count} cells are decided, each a group of its own, from all three voters with {} \
@@ -121,10 +117,10 @@ async fn cells(run: &mut Run) -> Result<Section> {
         charts: Vec::new(),
         losses: Vec::new(),
         gaps: Vec::new(),
-    })
+    }])
 }
 
-async fn slots(run: &mut Run) -> Result<Section> {
+pub async fn slots(run: &mut Run) -> Result<Vec<Section>> {
     let mut ours = RaftOnce::start(run.folder("raft-once")).await?;
     let clients = run.plan.clients;
     let mut few = [Samples::default(), Samples::default()];
@@ -185,7 +181,7 @@ async fn slots(run: &mut Run) -> Result<Section> {
         format::bytes(memory as f64 / VOTERS.len() as f64),
         String::new(),
     ]);
-    Ok(Section {
+    Ok(vec![Section {
         title: "Many slots".into(),
         text: format!(
             "What a claim costs in a map of {FEW} slots and in one of {count}. The map was filled \
@@ -196,7 +192,7 @@ async fn slots(run: &mut Run) -> Result<Section> {
         charts: Vec::new(),
         losses: Vec::new(),
         gaps: Vec::new(),
-    })
+    }])
 }
 
 async fn claims(run: &mut Run, ours: &mut RaftOnce, into: &mut [Samples; 2]) -> Result<()> {

@@ -16,7 +16,15 @@ use crate::report::section::{Figure, OURS};
 use crate::samples::Samples;
 
 /// The names that `--only` takes, in the order in which they run.
-pub const NAMES: [&str; 6] = ["claims", "births", "idle", "failover", "reads", "many"];
+pub const NAMES: [&str; 7] = [
+    "claims",
+    "births",
+    "idle",
+    "failover",
+    "reads",
+    "many-cells",
+    "many-slots",
+];
 
 /// The median of samples, as a figure.
 fn median(system: &'static str, case: &str, samples: &Samples) -> Option<Figure> {
