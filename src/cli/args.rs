@@ -13,7 +13,13 @@ use crate::task::{ClaimId, Failure, Outcome, Policy};
 
 /// Run a command at most once, on one machine or across a cluster.
 #[derive(Debug, Parser)]
-#[command(name = "once", version, propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
+#[command(
+    name = "once",
+    version,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
 #[command(after_help = "\
 Examples:
   once run db-init -- run-migrations
@@ -41,7 +47,13 @@ pub(super) struct Once {
 #[derive(Debug, Args)]
 pub(super) struct Common {
     /// The namespace of the task.
-    #[arg(short, long, global = true, default_value = "default", env = "ONCE_NAMESPACE")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        default_value = "default",
+        env = "ONCE_NAMESPACE"
+    )]
     pub(super) namespace: String,
     /// Use the cluster that the ticket in this file is for. A ticket may also be in ONCE_TICKET. Without
     /// one, the tasks are those of this user on this machine.
@@ -105,7 +117,12 @@ pub(super) struct Spec {
     #[arg(long)]
     pub(super) at_least_once: bool,
     /// How often it is started again.
-    #[arg(long, value_name = "N", default_value_t = 3, requires = "at_least_once")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 3,
+        requires = "at_least_once"
+    )]
     pub(super) retries: u32,
     /// The pause before it is started again; it doubles each time.
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration, requires = "at_least_once")]
@@ -317,7 +334,12 @@ pub(super) struct Apply {
 #[derive(Debug, Args)]
 pub(super) struct Cluster {
     /// The name of the cluster.
-    #[arg(long, value_name = "NAME", default_value = "once", env = "ONCE_CLUSTER")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "once",
+        env = "ONCE_CLUSTER"
+    )]
     pub(super) cluster: String,
     /// All voters, 1, 3 or 5 of them, with their addresses.
     #[arg(long, value_name = "NAME=HOST:PORT", value_delimiter = ',', required = true, env = "ONCE_VOTERS", value_parser = voter)]
@@ -328,7 +350,9 @@ pub(super) struct Cluster {
 }
 
 fn voter(text: &str) -> Result<(String, String), String> {
-    let parts = text.split_once('=').filter(|(name, addr)| !name.is_empty() && addr.contains(':'));
+    let parts = text
+        .split_once('=')
+        .filter(|(name, addr)| !name.is_empty() && addr.contains(':'));
     let (name, addr) = parts.ok_or("a voter is NAME=HOST:PORT")?;
     Ok((name.into(), addr.into()))
 }
@@ -378,7 +402,9 @@ pub(super) struct Secret {
 
 /// Show how the cluster stands: voters, links, and the namespace's leader and version.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  once --ticket-file ticket status\n  once --ticket-file ticket status --json")]
+#[command(
+    after_help = "Examples:\n  once --ticket-file ticket status\n  once --ticket-file ticket status --json"
+)]
 pub(super) struct StatusOf {}
 
 /// Print completions for a shell.

@@ -60,7 +60,8 @@ pub(super) struct Deed {
 fn who(common: &Common) -> String {
     common.who.clone().unwrap_or_else(|| {
         let name = nix::unistd::gethostname().ok();
-        name.and_then(|name| name.into_string().ok()).unwrap_or_else(|| "unknown".into())
+        name.and_then(|name| name.into_string().ok())
+            .unwrap_or_else(|| "unknown".into())
     })
 }
 
@@ -78,7 +79,10 @@ pub(super) fn read_secret(path: &Path, bytes_max: u64) -> Result<String, Problem
     let failed = |error| Problem::usage(format!("cannot read {}: {error}", path.display()));
     let length = std::fs::metadata(path).map_err(failed)?.len();
     if length > bytes_max {
-        return Err(Problem::usage(format!("{} is too long for what it should be", path.display())));
+        return Err(Problem::usage(format!(
+            "{} is too long for what it should be",
+            path.display()
+        )));
     }
     std::fs::read_to_string(path).map_err(failed)
 }
@@ -95,7 +99,11 @@ impl Board {
         let tasks = Tasks::new(&network, &common.namespace).named(who);
         deliver(&network).await;
         let namespace = common.namespace.clone();
-        Ok(Self::Cluster(Box::new(Cluster { network, tasks, namespace })))
+        Ok(Self::Cluster(Box::new(Cluster {
+            network,
+            tasks,
+            namespace,
+        })))
     }
 
     /// Leaves the cluster in order.
@@ -106,7 +114,12 @@ impl Board {
         }
     }
 
-    pub(super) async fn claim(&self, name: &str, spec: Spec, keeper: Keeper) -> Result<Claim, Problem> {
+    pub(super) async fn claim(
+        &self,
+        name: &str,
+        spec: Spec,
+        keeper: Keeper,
+    ) -> Result<Claim, Problem> {
         match self {
             Self::Embedded(store) => store.claim(name, spec, new_id(), keeper),
             Self::Cluster(cluster) => cluster.claim(name, spec).await,
@@ -114,7 +127,12 @@ impl Board {
     }
 
     /// Records an outcome; `Offline` is an error of the cluster alone.
-    pub(super) async fn finish(&self, name: &str, claim: ClaimId, outcome: Outcome) -> Result<Status, Problem> {
+    pub(super) async fn finish(
+        &self,
+        name: &str,
+        claim: ClaimId,
+        outcome: Outcome,
+    ) -> Result<Status, Problem> {
         match self {
             Self::Embedded(store) => store.finish(name, claim, outcome),
             Self::Cluster(cluster) => Ok(cluster.tasks.task(name).finish(claim, outcome).await?),
@@ -134,10 +152,20 @@ impl Board {
             return self.finish(name, claim, outcome).await;
         };
         let until = Instant::now() + within;
-        let record = Record::new(cluster.network.name(), &cluster.namespace, name, claim, &outcome);
+        let record = Record::new(
+            cluster.network.name(),
+            &cluster.namespace,
+            name,
+            claim,
+            &outcome,
+        );
         let mut kept = None;
         loop {
-            let finished = cluster.tasks.task(name).finish(claim, outcome.clone()).await;
+            let finished = cluster
+                .tasks
+                .task(name)
+                .finish(claim, outcome.clone())
+                .await;
             let is_offline = matches!(finished, Err(TaskError::Offline));
             if !is_offline {
                 if let Some(Ok(path)) = kept {
@@ -149,8 +177,14 @@ impl Board {
             let kept = kept.get_or_insert_with(|| record.keep());
             if Instant::now() >= until {
                 let said = match kept {
-                    Ok(path) => format!("{} keeps it, and the next `once` here delivers it", path.display()),
-                    Err(problem) => format!("and it could not be kept here ({}): say it with `once finish`", problem.message),
+                    Ok(path) => format!(
+                        "{} keeps it, and the next `once` here delivers it",
+                        path.display()
+                    ),
+                    Err(problem) => format!(
+                        "and it could not be kept here ({}): say it with `once finish`",
+                        problem.message
+                    ),
                 };
                 let message = format!(
                     "{name} has ended ({}), but no majority of the voters could be told so; {said}",
@@ -253,7 +287,8 @@ impl Board {
                 let (send, ended) = oneshot::channel();
                 let (store, name) = (store.clone(), name.to_owned());
                 // A thread, since nothing ends a wait for a lock; it ends with the process.
-                std::thread::Builder::new().spawn(move || send.send(store.wait_for_executor(&name)))?;
+                std::thread::Builder::new()
+                    .spawn(move || send.send(store.wait_for_executor(&name)))?;
                 let is_over = ended.await.unwrap_or(Ok(false))?;
                 if !is_over {
                     sleep(LOOK_AGAIN).await;
@@ -276,13 +311,19 @@ impl Board {
     }
 
     /// Waits until the task has ended or is abandoned.
-    pub(super) async fn wait(&self, name: &str, within: Option<Duration>) -> Result<Status, Problem> {
+    pub(super) async fn wait(
+        &self,
+        name: &str,
+        within: Option<Duration>,
+    ) -> Result<Status, Problem> {
         let waiting = async {
             loop {
                 let status = match self.status(name).await {
                     Ok(status) => status,
                     // A majority may come back.
-                    Err(problem) if problem.code == super::problem::UNAVAILABLE && self.is_cluster() => {
+                    Err(problem)
+                        if problem.code == super::problem::UNAVAILABLE && self.is_cluster() =>
+                    {
                         sleep(AGAIN).await;
                         continue;
                     }
@@ -290,7 +331,9 @@ impl Board {
                 };
                 let state = status.as_ref().map(|status| status.state);
                 match status {
-                    Some(status) if status.has_ended() || status.state == State::Abandoned => return Ok(status),
+                    Some(status) if status.has_ended() || status.state == State::Abandoned => {
+                        return Ok(status);
+                    }
                     _ => self.changed(name, state).await?,
                 }
             }
@@ -298,7 +341,12 @@ impl Board {
         match within {
             None => waiting.await,
             Some(within) => timeout(within, waiting).await.unwrap_or_else(|_| {
-                Err(Problem::new(RUNNING, format!("{name} has not ended yet: wait longer, or look with `once get {name}`")))
+                Err(Problem::new(
+                    RUNNING,
+                    format!(
+                        "{name} has not ended yet: wait longer, or look with `once get {name}`"
+                    ),
+                ))
             }),
         }
     }
@@ -329,7 +377,7 @@ impl Cluster {
                         claim: id,
                         attempt: attempt.number(),
                         version: attempt.version(),
-                        lock: None,
+                        _lock: None,
                     }));
                 }
                 Ok(Claimed::Elsewhere(status)) => return Ok(Claim::Elsewhere(status)),

@@ -46,7 +46,12 @@ const PASSED: [Signal; 16] = [
 ];
 
 /// Behind which nothing of the command is to be left.
-const ENDING: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT];
+const ENDING: [Signal; 4] = [
+    Signal::SIGTERM,
+    Signal::SIGINT,
+    Signal::SIGHUP,
+    Signal::SIGQUIT,
+];
 
 /// The most signals that wait to be passed on; more are as good as these.
 const SIGNALS_MAX: usize = 64;
@@ -105,42 +110,71 @@ impl Program {
         }
         if let Some(line) = start.strip_prefix(SCRIPT) {
             let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();
-            let interpreter = line.split(|byte| b" \t\r".contains(byte)).find(|word| !word.is_empty());
+            let interpreter = line
+                .split(|byte| b" \t\r".contains(byte))
+                .find(|word| !word.is_empty());
             let interpreter = Path::new(OsStr::from_bytes(interpreter.unwrap_or_default()));
             if !is_executable(interpreter) {
-                let reason = format!("its interpreter {} cannot be executed", interpreter.display());
+                let reason = format!(
+                    "its interpreter {} cannot be executed",
+                    interpreter.display()
+                );
                 return Err(not_executable(&path, &reason));
             }
         } else if !start.is_empty() && !start.contains(&0) {
             // Text without a first line that says by what: shells run it themselves.
-            let args = [path.into_os_string()].into_iter().chain(args.iter().cloned());
-            return Ok(Self { path: "/bin/sh".into(), name: "sh".into(), args: args.collect() });
+            let args = [path.into_os_string()]
+                .into_iter()
+                .chain(args.iter().cloned());
+            return Ok(Self {
+                path: "/bin/sh".into(),
+                name: "sh".into(),
+                args: args.collect(),
+            });
         }
-        Ok(Self { path, name: name.clone(), args: args.into() })
+        Ok(Self {
+            path,
+            name: name.clone(),
+            args: args.into(),
+        })
     }
 }
 
 fn find(name: &OsStr) -> Result<PathBuf, Problem> {
-    let not_found = || Problem::new(NOT_FOUND, format!("{}: command not found; nothing was claimed", name.display()));
+    let not_found = || {
+        Problem::new(
+            NOT_FOUND,
+            format!("{}: command not found; nothing was claimed", name.display()),
+        )
+    };
     if name.as_bytes().contains(&b'/') {
         let path = PathBuf::from(name);
         return match path.exists() {
             true if is_executable(&path) => Ok(path),
-            true => Err(not_executable(&path, "it is no file that this user may execute")),
+            true => Err(not_executable(
+                &path,
+                "it is no file that this user may execute",
+            )),
             false => Err(not_found()),
         };
     }
     let paths = std::env::var_os("PATH").unwrap_or_else(|| PATH.into());
     let mut is_there = None;
     for folder in std::env::split_paths(&paths) {
-        let folder = if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder };
+        let folder = if folder.as_os_str().is_empty() {
+            PathBuf::from(".")
+        } else {
+            folder
+        };
         let path = folder.join(name);
         if is_executable(&path) && !name.is_empty() {
             return Ok(path);
         }
         is_there = is_there.or(path.is_file().then_some(path));
     }
-    Err(is_there.map_or_else(not_found, |path| not_executable(&path, "this user may not execute it")))
+    Err(is_there.map_or_else(not_found, |path| {
+        not_executable(&path, "this user may not execute it")
+    }))
 }
 
 fn is_executable(path: &Path) -> bool {
@@ -148,7 +182,13 @@ fn is_executable(path: &Path) -> bool {
 }
 
 fn not_executable(path: &Path, reason: &str) -> Problem {
-    Problem::new(NOT_EXECUTABLE, format!("{} cannot be executed: {reason}; nothing was claimed", path.display()))
+    Problem::new(
+        NOT_EXECUTABLE,
+        format!(
+            "{} cannot be executed: {reason}; nothing was claimed",
+            path.display()
+        ),
+    )
 }
 
 /// What a child has done.
@@ -169,7 +209,10 @@ pub(super) async fn run(
     signals: &mut Signals,
 ) -> io::Result<(Outcome, Option<Signal>)> {
     let mut command = Command::new(&program.path);
-    command.arg0(&program.name).args(&program.args).envs(environment.iter().map(|(name, value)| (name, value)));
+    command
+        .arg0(&program.name)
+        .args(&program.args)
+        .envs(environment.iter().map(|(name, value)| (name, value)));
     let terminal = Terminal::ours();
     let mut child = command.process_group(0).spawn()?;
     let group = Pid::from_raw(child.id() as i32);
@@ -245,7 +288,9 @@ fn outcome(ended: io::Result<ExitStatus>) -> Outcome {
         Ok((Some(code), _)) => Outcome::Failed(Failure::Exit(code)),
         Ok((None, Some(signal))) => Outcome::Failed(Failure::Signal(signal)),
         Ok((None, None)) => Outcome::Failed(Failure::Error("it ended in an unknown way".into())),
-        Err(error) => Outcome::Failed(Failure::Error(format!("it could not be waited for: {error}"))),
+        Err(error) => Outcome::Failed(Failure::Error(format!(
+            "it could not be waited for: {error}"
+        ))),
     }
 }
 
@@ -321,7 +366,10 @@ mod tests {
             path.to_str().unwrap().to_owned()
         };
         assert_eq!(code(&write("#!/bin/sh\n", 0o644)), NOT_EXECUTABLE);
-        assert_eq!(code(&write("#!/no/such/interpreter -x\n", 0o755)), NOT_EXECUTABLE);
+        assert_eq!(
+            code(&write("#!/no/such/interpreter -x\n", 0o755)),
+            NOT_EXECUTABLE
+        );
         assert!(Program::find(&[write("#! /bin/sh -e\n", 0o755).into()]).is_ok());
         let by_shell = Program::find(&[write("exit 3\n", 0o755).into()]).unwrap();
         assert_eq!(by_shell.path, Path::new("/bin/sh"));

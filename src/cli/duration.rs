@@ -17,7 +17,11 @@ const DAYS_MAX: f64 = 36_500.0;
 
 /// Reads one or several numbers, each with its unit.
 pub(super) fn parse(text: &str) -> Result<Duration, String> {
-    let bad = || format!("{text:?} is no duration: write numbers with units, as in 90s, 1h30m or 7d (ms, s, m, h, d, w)");
+    let bad = || {
+        format!(
+            "{text:?} is no duration: write numbers with units, as in 90s, 1h30m or 7d (ms, s, m, h, d, w)"
+        )
+    };
     let mut rest = text;
     let mut ms = 0.0;
     while !rest.is_empty() {
@@ -33,7 +37,9 @@ pub(super) fn parse(text: &str) -> Result<Duration, String> {
         return Err(format!("{text:?} is longer than a hundred years"));
     }
     if ms < 1.0 {
-        return Err(format!("{text:?} is no time at all: a duration has at least 1ms"));
+        return Err(format!(
+            "{text:?} is no time at all: a duration has at least 1ms"
+        ));
     }
     Ok(Duration::from_millis(ms.round() as u64))
 }
@@ -76,7 +82,18 @@ mod tests {
 
     #[test]
     fn what_is_no_duration_is_refused() {
-        for text in ["", "1", "h", "1 h", "-1h", "1y", "1.2.3s", "0s", "1e9h", "99999999w"] {
+        for text in [
+            "",
+            "1",
+            "h",
+            "1 h",
+            "-1h",
+            "1y",
+            "1.2.3s",
+            "0s",
+            "1e9h",
+            "99999999w",
+        ] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

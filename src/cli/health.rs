@@ -66,10 +66,15 @@ async fn respond(mut stream: TcpStream, network: &Network) -> std::io::Result<()
             return Ok(());
         }
     }
-    let line = request.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let line = request
+        .split(|byte| *byte == b'\r')
+        .next()
+        .unwrap_or_default();
     let (code, kind, body) = answer_to(&String::from_utf8_lossy(line), network);
     let length = body.len();
-    let head = format!("HTTP/1.1 {code}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+    let head = format!(
+        "HTTP/1.1 {code}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+    );
     stream.write_all(head.as_bytes()).await?;
     stream.write_all(body.as_bytes()).await?;
     stream.shutdown().await
@@ -77,17 +82,33 @@ async fn respond(mut stream: TcpStream, network: &Network) -> std::io::Result<()
 
 fn answer_to(line: &str, network: &Network) -> (&'static str, &'static str, String) {
     const TEXT: &str = "text/plain";
-    let path = line.strip_prefix("GET ").and_then(|line| line.split(' ').next());
+    let path = line
+        .strip_prefix("GET ")
+        .and_then(|line| line.split(' ').next());
     let status = network.status();
     match path {
         Some("/livez" | "/healthz") => match status.failure {
             None => ("200 OK", TEXT, "ok\n".into()),
             Some(reason) => ("503 Service Unavailable", TEXT, format!("{reason}\n")),
         },
-        Some("/readyz") if status.in_touch && status.failure.is_none() => ("200 OK", TEXT, "ok\n".into()),
-        Some("/readyz") => ("503 Service Unavailable", TEXT, "no majority of the voters is in touch\n".into()),
-        Some("/status") => ("200 OK", "application/json", format!("{}\n", as_json(&status))),
-        Some(_) => ("404 Not Found", TEXT, "there are /livez, /readyz and /status\n".into()),
+        Some("/readyz") if status.in_touch && status.failure.is_none() => {
+            ("200 OK", TEXT, "ok\n".into())
+        }
+        Some("/readyz") => (
+            "503 Service Unavailable",
+            TEXT,
+            "no majority of the voters is in touch\n".into(),
+        ),
+        Some("/status") => (
+            "200 OK",
+            "application/json",
+            format!("{}\n", as_json(&status)),
+        ),
+        Some(_) => (
+            "404 Not Found",
+            TEXT,
+            "there are /livez, /readyz and /status\n".into(),
+        ),
         None => ("405 Method Not Allowed", TEXT, "only GET\n".into()),
     }
 }

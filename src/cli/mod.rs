@@ -84,7 +84,11 @@ fn start(once: &Once) -> Done {
 
 /// What is not ended when the work is: threads that wait for a lock, which end with the process.
 fn runtime(is_server: bool, work: impl Future<Output = Done>) -> Done {
-    let mut builder = if is_server { Builder::new_multi_thread() } else { Builder::new_current_thread() };
+    let mut builder = if is_server {
+        Builder::new_multi_thread()
+    } else {
+        Builder::new_current_thread()
+    };
     let runtime: Runtime = builder.enable_all().build()?;
     let done = runtime.block_on(work);
     runtime.shutdown_background();

@@ -60,8 +60,12 @@ impl From<TaskError> for Problem {
     fn from(error: TaskError) -> Self {
         let code = match &error {
             TaskError::Invalid(_) => USAGE,
-            TaskError::Offline | TaskError::NetworkDown | TaskError::Full | TaskError::Busy => UNAVAILABLE,
-            TaskError::InDoubt(claim) => return Self::in_doubt(*claim, "no majority answered in time"),
+            TaskError::Offline | TaskError::NetworkDown | TaskError::Full | TaskError::Busy => {
+                UNAVAILABLE
+            }
+            TaskError::InDoubt(claim) => {
+                return Self::in_doubt(*claim, "no majority answered in time");
+            }
             TaskError::Missing
             | TaskError::Exists(_)
             | TaskError::Superseded
@@ -89,7 +93,10 @@ impl From<TicketError> for Problem {
 pub(super) fn code_of(outcome: &Outcome) -> u8 {
     match outcome {
         Outcome::Succeeded { .. } => 0,
-        Outcome::Failed(Failure::Exit(code)) => u8::try_from(*code).ok().filter(|code| *code > 0).unwrap_or(FAILED),
+        Outcome::Failed(Failure::Exit(code)) => u8::try_from(*code)
+            .ok()
+            .filter(|code| *code > 0)
+            .unwrap_or(FAILED),
         Outcome::Failed(Failure::Signal(signal)) => of_signal(*signal),
         Outcome::Failed(Failure::Error(_)) => FAILED,
     }

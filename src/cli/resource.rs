@@ -115,11 +115,17 @@ struct ConditionOf {
     message: String,
 }
 
-fn exactly<'de, D: Deserializer<'de>>(deserializer: D, what: &str, wanted: &str) -> Result<String, D::Error> {
+fn exactly<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    what: &str,
+    wanted: &str,
+) -> Result<String, D::Error> {
     let found = String::deserialize(deserializer)?;
     match found == wanted {
         true => Ok(found),
-        false => Err(D::Error::custom(format!("{what} is {found:?}, and only {wanted} can be applied"))),
+        false => Err(D::Error::custom(format!(
+            "{what} is {found:?}, and only {wanted} can be applied"
+        ))),
     }
 }
 
@@ -141,26 +147,47 @@ impl Resource {
     pub(super) fn of(namespace: &str, status: &Status) -> Self {
         let (policy, retries, backoff, backoff_max) = match status.policy {
             Policy::AtMostOnce => (None, None, None, None),
-            Policy::AtLeastOnce { retries_max, backoff_first_ms, backoff_max_ms } => {
+            Policy::AtLeastOnce {
+                retries_max,
+                backoff_first_ms,
+                backoff_max_ms,
+            } => {
                 let long = |ms| Some(Long(Duration::from_millis(ms)));
-                (Some(Named::AtLeastOnce), Some(retries_max), long(backoff_first_ms), long(backoff_max_ms))
+                (
+                    Some(Named::AtLeastOnce),
+                    Some(retries_max),
+                    long(backoff_first_ms),
+                    long(backoff_max_ms),
+                )
             }
         };
         Self {
             api_version: API_VERSION.into(),
             kind: KIND.into(),
-            metadata: Metadata { name: status.name.clone(), namespace: Some(namespace.into()) },
-            spec: SpecOf { ttl: status.ttl.map(Long), policy, retries, backoff, backoff_max },
+            metadata: Metadata {
+                name: status.name.clone(),
+                namespace: Some(namespace.into()),
+            },
+            spec: SpecOf {
+                ttl: status.ttl.map(Long),
+                policy,
+                retries,
+                backoff,
+                backoff_max,
+            },
             status: Some(StatusOf::of(status)),
         }
     }
 
     pub(super) fn spec(&self) -> Result<Spec, Problem> {
         let spec = &self.spec;
-        let has_retries = spec.retries.is_some() || spec.backoff.is_some() || spec.backoff_max.is_some();
+        let has_retries =
+            spec.retries.is_some() || spec.backoff.is_some() || spec.backoff_max.is_some();
         let policy = match spec.policy {
             Some(Named::AtLeastOnce) => {
-                let ms = |long: Option<Long>, default: u64| long.map_or(default, |long| long.0.as_millis() as u64);
+                let ms = |long: Option<Long>, default: u64| {
+                    long.map_or(default, |long| long.0.as_millis() as u64)
+                };
                 Policy::AtLeastOnce {
                     retries_max: spec.retries.unwrap_or(3),
                     backoff_first_ms: ms(spec.backoff, 1_000),
@@ -175,7 +202,8 @@ impl Resource {
         };
         let ttl_ms = spec.ttl.map(|ttl| ttl.0.as_millis() as u64);
         let spec = Spec { policy, ttl_ms };
-        spec.check().map_err(|reason| Problem::usage(format!("{}: {reason}", self.metadata.name)))?;
+        spec.check()
+            .map_err(|reason| Problem::usage(format!("{}: {reason}", self.metadata.name)))?;
         Ok(spec)
     }
 }
@@ -184,15 +212,20 @@ impl StatusOf {
     fn of(status: &Status) -> Self {
         let (exit_code, error) = match &status.outcome {
             None => (None, None),
-            Some(Outcome::Succeeded { code } | Outcome::Failed(Failure::Exit(code))) => (Some(*code), None),
+            Some(Outcome::Succeeded { code } | Outcome::Failed(Failure::Exit(code))) => {
+                (Some(*code), None)
+            }
             Some(outcome @ Outcome::Failed(_)) => (None, Some(words(outcome))),
         };
-        let conditions = status.conditions().into_iter().map(|condition| ConditionOf {
-            kind: condition.kind.into(),
-            status: if condition.holds { "True" } else { "False" }.into(),
-            reason: condition.reason.into(),
-            message: condition.message,
-        });
+        let conditions = status
+            .conditions()
+            .into_iter()
+            .map(|condition| ConditionOf {
+                kind: condition.kind.into(),
+                status: if condition.holds { "True" } else { "False" }.into(),
+                reason: condition.reason.into(),
+                message: condition.message,
+            });
         let state = match status.state {
             State::Pending => "pending",
             State::Running => "running",
@@ -204,7 +237,12 @@ impl StatusOf {
             executed: status.executed(),
             executor: status.executor.clone(),
             executed_at: status.executed_at.map(say::time),
-            phase: if status.executed() { "Executed" } else { "Pending" }.into(),
+            phase: if status.executed() {
+                "Executed"
+            } else {
+                "Pending"
+            }
+            .into(),
             state: state.into(),
             attempt: status.attempt,
             ended_at: status.ended_at.map(say::time),
@@ -224,7 +262,9 @@ impl StatusOf {
 pub(super) fn read(file: &str, text: &str) -> Result<Vec<Resource>, Problem> {
     let refused = |error: serde_saphyr::Error| {
         let reason = error.without_snippet().to_string();
-        let place = error.location().map_or(String::new(), |at| format!(":{}:{}", at.line(), at.column()));
+        let place = error.location().map_or(String::new(), |at| {
+            format!(":{}:{}", at.line(), at.column())
+        });
         Problem::new(USAGE, format!("{file}{place}: {reason}"))
     };
     let resources: Vec<Resource> = serde_saphyr::from_multiple(text).map_err(refused)?;
@@ -233,7 +273,9 @@ pub(super) fn read(file: &str, text: &str) -> Result<Vec<Resource>, Problem> {
     }
     // All or none: what cannot be is found before anything is created.
     for resource in &resources {
-        resource.spec().map_err(|problem| Problem::usage(format!("{file}: {}", problem.message)))?;
+        resource
+            .spec()
+            .map_err(|problem| Problem::usage(format!("{file}: {}", problem.message)))?;
     }
     Ok(resources)
 }

@@ -11,9 +11,7 @@ use super::args::{Common, Run};
 use super::board::{Board, words};
 use super::child::{self, Program, Signals};
 use super::embedded::{Claim, Held, Keeper};
-use super::problem::{
-    Done, NOT_EXECUTABLE, Problem, RUNNING, code_elsewhere, code_of, of_signal,
-};
+use super::problem::{Done, NOT_EXECUTABLE, Problem, RUNNING, code_elsewhere, code_of, of_signal};
 use super::resource::Resource;
 use super::{say, tick};
 use crate::machine::task::Spec;
@@ -51,7 +49,11 @@ pub(super) async fn run(args: &Run, common: &Common) -> Done {
     spec.check().map_err(Problem::usage)?;
     let signals = Signals::catch()?;
     let board = Board::open(common).await?;
-    let patience = if args.no_wait { Some(Duration::ZERO) } else { args.wait };
+    let patience = if args.no_wait {
+        Some(Duration::ZERO)
+    } else {
+        args.wait
+    };
     let mut running = Running {
         args,
         common,
@@ -67,7 +69,9 @@ pub(super) async fn run(args: &Run, common: &Common) -> Done {
         Ok(went) => went.report.clone(),
         Err(problem) => json!({ "name": running.name, "ran": false, "error": problem.message }),
     };
-    let code = went.as_ref().map_or_else(|problem| problem.code, |went| went.code);
+    let code = went
+        .as_ref()
+        .map_or_else(|problem| problem.code, |went| went.code);
     drop(running);
     board.close().await;
     if let Some(path) = &args.report {
@@ -79,7 +83,11 @@ pub(super) async fn run(args: &Run, common: &Common) -> Done {
 impl Running<'_> {
     async fn go(&mut self) -> Result<Went, Problem> {
         loop {
-            match self.board.claim(&self.name, self.spec, Keeper::Process).await? {
+            match self
+                .board
+                .claim(&self.name, self.spec, Keeper::Process)
+                .await?
+            {
                 Claim::Here(held) => {
                     if let Some(went) = self.start(held).await? {
                         return Ok(went);
@@ -97,8 +105,13 @@ impl Running<'_> {
                     State::Abandoned => return Err(abandoned(&status)),
                 },
                 Claim::NotYet(pause) => {
-                    if self.until.is_some_and(|until| until < Instant::now() + pause) {
-                        return Err(self.out_of_patience("it has failed, and waits to be started again"));
+                    if self
+                        .until
+                        .is_some_and(|until| until < Instant::now() + pause)
+                    {
+                        return Err(
+                            self.out_of_patience("it has failed, and waits to be started again")
+                        );
                     }
                     self.unless_signalled(sleep(pause)).await?;
                 }
@@ -119,11 +132,14 @@ impl Running<'_> {
             match until {
                 None => changed.await,
                 // Looked at once more then.
-                Some(until) => tokio::time::timeout_at(until, changed).await.unwrap_or(Ok(())),
+                Some(until) => tokio::time::timeout_at(until, changed)
+                    .await
+                    .unwrap_or(Ok(())),
             }
         };
         let json = self.common.json;
-        self.unless_signalled(say::spin(json, Some(status), waiting)).await?
+        self.unless_signalled(say::spin(json, Some(status), waiting))
+            .await?
     }
 
     /// Nothing runs here meanwhile: a signal that would end this process does.
@@ -138,7 +154,10 @@ impl Running<'_> {
     }
 
     fn out_of_patience(&self, why: &str) -> Problem {
-        let message = format!("{}: {why}; `once wait {}` waits for it", self.name, self.name);
+        let message = format!(
+            "{}: {why}; `once wait {}` waits for it",
+            self.name, self.name
+        );
         Problem::new(RUNNING, message)
     }
 
@@ -153,7 +172,12 @@ impl Running<'_> {
         let (board, name, json) = (self.board, self.name.clone(), self.common.json);
         let superseded = async {
             board.keep(&name, held.claim).await;
-            say::note(json, &format!("{name} is not run under this claim any more: it was taken over, resolved, reset or deleted"));
+            say::note(
+                json,
+                &format!(
+                    "{name} is not run under this claim any more: it was taken over, resolved, reset or deleted"
+                ),
+            );
             std::future::pending::<()>().await
         };
         let ran = tokio::select! {
@@ -168,24 +192,42 @@ impl Running<'_> {
             Err(error) => {
                 let reason = format!("it could not be started: {error}");
                 say::note(json, &format!("{name}: {reason}"));
-                (Outcome::Failed(crate::task::Failure::Error(reason)), None, NOT_EXECUTABLE)
+                (
+                    Outcome::Failed(crate::task::Failure::Error(reason)),
+                    None,
+                    NOT_EXECUTABLE,
+                )
             }
         };
-        let recorded = self.board.record(&name, held.claim, outcome.clone(), self.args.record_within).await;
+        let recorded = self
+            .board
+            .record(&name, held.claim, outcome.clone(), self.args.record_within)
+            .await;
         let status = match recorded {
             Ok(status) => status,
             Err(problem) if problem.code == super::problem::FAILED => {
                 // It ran here, whatever became of its name since.
-                say::note(json, &format!("{name} {}: {}", words(&outcome), problem.message));
+                say::note(
+                    json,
+                    &format!("{name} {}: {}", words(&outcome), problem.message),
+                );
                 let report = self.report(&held, code, &outcome, None);
                 return Ok(Some(Went { code, report }));
             }
             Err(problem) => return Err(problem),
         };
         // The lock of the claim is freed only now.
-        let may_follow = status.state == State::Pending && matches!(status.policy, Policy::AtLeastOnce { .. });
+        let may_follow =
+            status.state == State::Pending && matches!(status.policy, Policy::AtLeastOnce { .. });
         if may_follow && ended_by.is_none() {
-            say::note(json, &format!("{name}: attempt {} {}; it is started again", held.attempt, words(&outcome)));
+            say::note(
+                json,
+                &format!(
+                    "{name}: attempt {} {}; it is started again",
+                    held.attempt,
+                    words(&outcome)
+                ),
+            );
             return Ok(None);
         }
         let report = self.report(&held, code, &outcome, Some(&status));
@@ -222,13 +264,19 @@ impl Running<'_> {
         let who = status.executor.as_deref().unwrap_or("somebody");
         let how = status.outcome.as_ref().map(words).unwrap_or_default();
         let next = format!("`once reset {}` lets it run again", self.name);
-        say::note(self.common.json, &format!("{} was run by {who} and {how}; {next}", self.name));
+        say::note(
+            self.common.json,
+            &format!("{} was run by {who} and {how}; {next}", self.name),
+        );
     }
 }
 
 /// What an abandoned task comes to.
 pub(super) fn abandoned(status: &Status) -> Problem {
-    let (name, who) = (&status.name, status.executor.as_deref().unwrap_or("its executor"));
+    let (name, who) = (
+        &status.name,
+        status.executor.as_deref().unwrap_or("its executor"),
+    );
     let message = format!(
         "{name} is abandoned: {who} has claimed it and is not heard of any more. It is not started again. Find out \
          how far it came; then `once resolve {name}` says how it ended, or `once reset {name}` lets it run again"
@@ -240,6 +288,9 @@ pub(super) fn abandoned(status: &Status) -> Problem {
 fn write_report(path: &Path, mut report: Value, code: u8) {
     report["exitCode"] = code.into();
     if let Err(error) = fs::write(path, format!("{report}\n")) {
-        say::note(false, &format!("the report {} cannot be written: {error}", path.display()));
+        say::note(
+            false,
+            &format!("the report {} cannot be written: {error}", path.display()),
+        );
     }
 }

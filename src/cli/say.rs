@@ -21,9 +21,10 @@ pub(super) fn print(text: &str) -> Done {
     let mut out = io::stdout().lock();
     let done = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     match done {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Problem::new(super::problem::FAILED, format!("cannot write: {error}")))
-        }
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Problem::new(
+            super::problem::FAILED,
+            format!("cannot write: {error}"),
+        )),
         _ => Ok(0),
     }
 }
@@ -110,7 +111,11 @@ pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
 }
 
 /// On a terminal: shows that, and for whom, it waits, while `future` goes on.
-pub(super) async fn spin<T>(json: bool, status: Option<&Status>, future: impl Future<Output = T>) -> T {
+pub(super) async fn spin<T>(
+    json: bool,
+    status: Option<&Status>,
+    future: impl Future<Output = T>,
+) -> T {
     let is_shown = !json && io::stderr().is_terminal();
     if !is_shown {
         return future.await;
@@ -148,8 +153,14 @@ mod tests {
 
     #[test]
     fn colours_take_no_room_in_columns() {
-        let rows = [vec!["\x1b[32mab\x1b[0m".to_string(), "x".into()], vec!["abc".into(), "y".into()]];
-        assert_eq!(table(&["A", "B"], &rows), "A     B\n\x1b[32mab\x1b[0m    x\nabc   y\n");
+        let rows = [
+            vec!["\x1b[32mab\x1b[0m".to_string(), "x".into()],
+            vec!["abc".into(), "y".into()],
+        ];
+        assert_eq!(
+            table(&["A", "B"], &rows),
+            "A     B\n\x1b[32mab\x1b[0m    x\nabc   y\n"
+        );
     }
 
     #[test]

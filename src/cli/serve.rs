@@ -39,26 +39,36 @@ fn secret(file: Option<&Path>) -> Result<Secret, Problem> {
             ))
         })?,
     };
-    text.parse().map_err(|error| Problem::usage(format!("the secret cannot be used: {error}")))
+    text.parse()
+        .map_err(|error| Problem::usage(format!("the secret cannot be used: {error}")))
 }
 
 fn builder(cluster: &Cluster) -> Result<NetworkBuilder, Problem> {
     let secret = secret(cluster.secret_file.as_deref())?;
-    Ok(Network::builder(&cluster.cluster).electorate(cluster.voters.clone()).secret(secret))
+    Ok(Network::builder(&cluster.cluster)
+        .electorate(cluster.voters.clone())
+        .secret(secret))
 }
 
 pub(super) async fn serve(args: &Serve, json: bool) -> Done {
     // From here on: a signal that comes while it starts ends it in order, too.
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
-    let mut builder = builder(&args.cluster)?.voter(&args.voter).data_dir(&args.data_dir);
+    let mut builder = builder(&args.cluster)?
+        .voter(&args.voter)
+        .data_dir(&args.data_dir);
     if let Some(addr) = args.bind {
         builder = builder.bind(addr);
     }
     let health = match args.health {
         Some(addr) => {
             let bound = Health::bind(addr).await;
-            Some(bound.map_err(|error| Problem::new(UNAVAILABLE, format!("cannot answer probes at {addr}: {error}")))?)
+            Some(bound.map_err(|error| {
+                Problem::new(
+                    UNAVAILABLE,
+                    format!("cannot answer probes at {addr}: {error}"),
+                )
+            })?)
         }
         None => None,
     };
@@ -67,7 +77,12 @@ pub(super) async fn serve(args: &Serve, json: bool) -> Done {
         _ = term.recv() => return Ok(0),
         _ = int.recv() => return Ok(0),
     };
-    let mut text = format!("voter {} of {} serves at {}", args.voter, args.cluster.cluster, network.local_addr());
+    let mut text = format!(
+        "voter {} of {} serves at {}",
+        args.voter,
+        args.cluster.cluster,
+        network.local_addr()
+    );
     if let Some(addr) = health.as_ref().and_then(Health::addr) {
         text.push_str(&format!(", probes at {addr}"));
     }
@@ -106,12 +121,18 @@ pub(super) fn new_secret(args: &SecretArgs) -> Done {
     let Some(path) = &args.out else {
         return say::print(&text);
     };
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path);
     let written = file.and_then(|mut file| {
         file.write_all(text.as_bytes())?;
         file.sync_all()
     });
-    written.map_err(|error| Problem::new(FAILED, format!("cannot write {}: {error}", path.display())))?;
+    written.map_err(|error| {
+        Problem::new(FAILED, format!("cannot write {}: {error}", path.display()))
+    })?;
     Ok(0)
 }
 
@@ -156,14 +177,23 @@ pub(super) fn as_json(status: &NetworkStatus) -> Value {
 /// As seen from here, which is an observer.
 pub(super) async fn status(board: &Board, common: &Common) -> Done {
     let Board::Cluster(cluster) = board else {
-        return Err(Problem::usage("this is about a cluster: name the file of a ticket with --ticket-file"));
+        return Err(Problem::usage(
+            "this is about a cluster: name the file of a ticket with --ticket-file",
+        ));
     };
     // Whether a majority is up, nobody knows but by asking one; and then the leader is known, too.
     let asked = Tasks::deeds(&cluster.tasks);
-    let answered = timeout(IN_TOUCH_WITHIN, asked).await.is_ok_and(|answer| answer.is_ok());
+    let answered = timeout(IN_TOUCH_WITHIN, asked)
+        .await
+        .is_ok_and(|answer| answer.is_ok());
     let until = Instant::now() + Duration::from_secs(1);
     let mut status = cluster.network.status();
-    while status.voters.iter().any(|voter| !voter.linked && voter.trouble.is_none()) && Instant::now() < until {
+    while status
+        .voters
+        .iter()
+        .any(|voter| !voter.linked && voter.trouble.is_none())
+        && Instant::now() < until
+    {
         sleep(LOOK_AGAIN).await;
         status = cluster.network.status();
     }
@@ -175,17 +205,31 @@ pub(super) async fn status(board: &Board, common: &Common) -> Done {
         return Ok(code);
     }
     let rows = status.voters.iter().map(|voter| {
-        let how = if voter.linked { "linked".into() } else { voter.trouble.clone().unwrap_or_else(|| "not linked".into()) };
+        let how = if voter.linked {
+            "linked".into()
+        } else {
+            voter.trouble.clone().unwrap_or_else(|| "not linked".into())
+        };
         vec![voter.name.clone(), voter.addr.clone(), how]
     });
     let mut text = say::table(&["VOTER", "ADDRESS", "LINK"], &rows.collect::<Vec<_>>());
     let group = cluster.tasks.group_id();
     if let Some(cell) = status.cells.iter().find(|cell| cell.group == group) {
-        let leader = status.voters.iter().find(|voter| Some(voter.node_id) == cell.leader);
+        let leader = status
+            .voters
+            .iter()
+            .find(|voter| Some(voter.node_id) == cell.leader);
         let leader = leader.map_or("none known", |voter| &voter.name);
-        text.push_str(&format!("namespace {}: leader {leader}, version {}\n", common.namespace, cell.version));
+        text.push_str(&format!(
+            "namespace {}: leader {leader}, version {}\n",
+            common.namespace, cell.version
+        ));
     }
-    let majority = if answered { "a majority of the voters answers" } else { "no majority of the voters answers" };
+    let majority = if answered {
+        "a majority of the voters answers"
+    } else {
+        "no majority of the voters answers"
+    };
     say::print(&format!("{text}{majority}\n"))?;
     Ok(code)
 }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use clap::ValueEnum;
-use jiff::Zoned;
+use jiff::ZonedDateTime;
 use jiff::tz::TimeZone;
 
 /// How often.
@@ -26,7 +26,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Every {
     /// What stands behind the schedule's name.
-    fn tick(self, now: &Zoned) -> String {
+    fn tick(self, now: &ZonedDateTime) -> String {
         match self {
             Self::Hour => now.strftime("%Y-%m-%dT%H").to_string(),
             Self::Day => now.strftime("%Y-%m-%d").to_string(),
@@ -50,12 +50,17 @@ impl Every {
 /// The name of the task of a schedule's present tick.
 pub(super) fn name(schedule: &str, every: Every, zone: &str) -> Result<String, String> {
     let zone = zone_of(zone)?;
-    Ok(format!("{schedule}@{}", every.tick(&Zoned::now().with_time_zone(zone))))
+    Ok(format!(
+        "{schedule}@{}",
+        every.tick(&ZonedDateTime::now().with_time_zone(zone))
+    ))
 }
 
 fn zone_of(name: &str) -> Result<TimeZone, String> {
     TimeZone::get(name).map_err(|_| {
-        format!("{name:?} is no time zone: use a name of the IANA database, as UTC or Europe/Berlin")
+        format!(
+            "{name:?} is no time zone: use a name of the IANA database, as UTC or Europe/Berlin"
+        )
     })
 }
 

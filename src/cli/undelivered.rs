@@ -41,7 +41,13 @@ enum Ended {
 }
 
 impl Record {
-    pub(super) fn new(cluster: &str, namespace: &str, task: &str, claim: ClaimId, outcome: &Outcome) -> Self {
+    pub(super) fn new(
+        cluster: &str,
+        namespace: &str,
+        task: &str,
+        claim: ClaimId,
+        outcome: &Outcome,
+    ) -> Self {
         Self {
             cluster: cluster.into(),
             namespace: namespace.into(),
@@ -70,13 +76,16 @@ impl Record {
         let folder = folder()?;
         make(&folder)?;
         let path = folder.join(&self.claim);
-        self.write(&folder, &path).map_err(|error| Problem::io("cannot write", &path, &error))?;
+        self.write(&folder, &path)
+            .map_err(|error| Problem::io("cannot write", &path, &error))?;
         Ok(path)
     }
 
     fn write(&self, folder: &Path, path: &Path) -> io::Result<()> {
         if fs::read_dir(folder)?.count() >= RECORDS_MAX {
-            return Err(io::Error::other("there are 10,000 outcomes already that were not delivered"));
+            return Err(io::Error::other(
+                "there are 10,000 outcomes already that were not delivered",
+            ));
         }
         let new = path.with_extension("new");
         let mut file = File::create(&new)?;
@@ -92,7 +101,9 @@ impl Record {
         };
         let task = Tasks::new(network, &self.namespace).task(&self.task);
         match task.finish(claim, self.outcome()).await {
-            Err(error @ (TaskError::Offline | TaskError::NetworkDown | TaskError::Busy)) => Err(error),
+            Err(error @ (TaskError::Offline | TaskError::NetworkDown | TaskError::Busy)) => {
+                Err(error)
+            }
             // What is refused now is so for good.
             _ => Ok(()),
         }
@@ -108,7 +119,12 @@ pub(super) async fn deliver(network: &Network) {
     let Ok(entries) = folder().map(fs::read_dir) else {
         return;
     };
-    for entry in entries.into_iter().flatten().flatten().take(DELIVERED_AT_ONCE_MAX) {
+    for entry in entries
+        .into_iter()
+        .flatten()
+        .flatten()
+        .take(DELIVERED_AT_ONCE_MAX)
+    {
         let path = entry.path();
         let record = read(&path).filter(|record| record.cluster == network.name());
         let Some(record) = record else {

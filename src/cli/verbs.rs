@@ -7,7 +7,9 @@ use std::path::Path;
 use futures::StreamExt;
 use serde_json::{Value, json};
 
-use super::args::{Apply, Claim, Common, Create, Finish, Get, List, Output, Resolve, Spec as SpecArgs, Wait, Watch};
+use super::args::{
+    Apply, Claim, Common, Create, Finish, Get, List, Output, Resolve, Spec as SpecArgs, Wait, Watch,
+};
 use super::board::{Board, LOOK_AGAIN};
 use super::embedded::{self, Keeper};
 use super::problem::{Done, FAILED, Problem, RUNNING, code_elsewhere};
@@ -24,11 +26,17 @@ fn spec_of(args: &SpecArgs) -> Spec {
 }
 
 fn missing(name: &str) -> Problem {
-    Problem::new(FAILED, format!("there is no task {name}: it was never created, or was deleted or forgotten since"))
+    Problem::new(
+        FAILED,
+        format!("there is no task {name}: it was never created, or was deleted or forgotten since"),
+    )
 }
 
 pub(super) async fn claim(board: &Board, common: &Common, args: &Claim) -> Done {
-    let spec = Spec { ttl_ms: args.ttl.map(|ttl| ttl.as_millis() as u64), ..Spec::default() };
+    let spec = Spec {
+        ttl_ms: args.ttl.map(|ttl| ttl.as_millis() as u64),
+        ..Spec::default()
+    };
     match board.claim(&args.name, spec, Keeper::Script).await? {
         embedded::Claim::Here(held) => match common.json {
             true => say::print_json(&json!({
@@ -39,21 +47,34 @@ pub(super) async fn claim(board: &Board, common: &Common, args: &Claim) -> Done 
             })),
             false => say::print(&format!("{}\n", held.claim)),
         },
-        embedded::Claim::Elsewhere(status) if status.state == State::Abandoned => Err(run::abandoned(&status)),
+        embedded::Claim::Elsewhere(status) if status.state == State::Abandoned => {
+            Err(run::abandoned(&status))
+        }
         embedded::Claim::Elsewhere(status) => {
             let who = status.executor.as_deref().unwrap_or("somebody");
-            let how = status.outcome.as_ref().map_or("runs it".into(), |outcome| format!("ran it: it {}", super::board::words(outcome)));
-            Err(Problem::new(FAILED, format!("{} is not to be run here: {who} {how}", args.name)))
+            let how = status.outcome.as_ref().map_or("runs it".into(), |outcome| {
+                format!("ran it: it {}", super::board::words(outcome))
+            });
+            Err(Problem::new(
+                FAILED,
+                format!("{} is not to be run here: {who} {how}", args.name),
+            ))
         }
         embedded::Claim::NotYet(pause) => {
-            let message = format!("{} has failed, and may be claimed again in {} s", args.name, pause.as_secs_f32());
+            let message = format!(
+                "{} has failed, and may be claimed again in {} s",
+                args.name,
+                pause.as_secs_f32()
+            );
             Err(Problem::new(RUNNING, message))
         }
     }
 }
 
 pub(super) async fn finish(board: &Board, common: &Common, args: &Finish) -> Done {
-    let status = board.finish(&args.name, args.claim, args.ending.outcome()).await?;
+    let status = board
+        .finish(&args.name, args.claim, args.ending.outcome())
+        .await?;
     show(common, &status, "recorded")
 }
 
@@ -72,7 +93,11 @@ pub(super) async fn check(board: &Board, common: &Common, name: &str, no: u8) ->
     if common.json {
         say::print_json(&json!({ "name": name, "executed": executed }))?;
     } else {
-        let word = if executed { "has been executed" } else { "has not been executed" };
+        let word = if executed {
+            "has been executed"
+        } else {
+            "has not been executed"
+        };
         say::print(&format!("once {name} {word}\n"))?;
     }
     Ok(if executed { 0 } else { no })
@@ -91,7 +116,10 @@ pub(super) async fn list(board: &Board, common: &Common, args: &List) -> Done {
 }
 
 pub(super) async fn get(board: &Board, common: &Common, args: &Get) -> Done {
-    let status = board.status(&args.name).await?.ok_or_else(|| missing(&args.name))?;
+    let status = board
+        .status(&args.name)
+        .await?
+        .ok_or_else(|| missing(&args.name))?;
     match args.output {
         // One is no list.
         Output::Json => say::print_json(&Resource::of(&common.namespace, &status)),
@@ -101,15 +129,24 @@ pub(super) async fn get(board: &Board, common: &Common, args: &Get) -> Done {
 }
 
 fn print_all(common: &Common, all: &[Status], output: Output) -> Done {
-    let resources = all.iter().map(|status| Resource::of(&common.namespace, status));
+    let resources = all
+        .iter()
+        .map(|status| Resource::of(&common.namespace, status));
     match output {
         Output::Table if !common.json => {
             let rows: Vec<Vec<String>> = all.iter().map(row).collect();
-            say::print(&say::table(&["NAME", "STATE", "EXECUTED", "EXECUTOR", "AT", "ATTEMPT", "OUTCOME"], &rows))
+            say::print(&say::table(
+                &[
+                    "NAME", "STATE", "EXECUTED", "EXECUTOR", "AT", "ATTEMPT", "OUTCOME",
+                ],
+                &rows,
+            ))
         }
         Output::Table | Output::Json => say::print_json(&resources.collect::<Vec<_>>()),
         Output::Yaml => {
-            let documents = resources.map(|resource| yaml(&resource)).collect::<Result<Vec<_>, _>>()?;
+            let documents = resources
+                .map(|resource| yaml(&resource))
+                .collect::<Result<Vec<_>, _>>()?;
             say::print(&documents.join("---\n"))
         }
     }
@@ -123,7 +160,10 @@ fn row(status: &Status) -> Vec<String> {
         status.executor.clone().unwrap_or_else(|| "-".into()),
         status.executed_at.map_or("-".into(), say::time),
         status.attempt.to_string(),
-        status.outcome.as_ref().map_or("-".into(), super::board::words),
+        status
+            .outcome
+            .as_ref()
+            .map_or("-".into(), super::board::words),
     ]
 }
 
@@ -134,7 +174,11 @@ pub(super) async fn wait(board: &Board, common: &Common, args: &Wait) -> Done {
     if status.state == State::Abandoned {
         return Err(run::abandoned(&status));
     }
-    let how = status.outcome.as_ref().map(super::board::words).unwrap_or_default();
+    let how = status
+        .outcome
+        .as_ref()
+        .map(super::board::words)
+        .unwrap_or_default();
     show(common, &status, &how)?;
     Ok(code_elsewhere(&status))
 }
@@ -178,8 +222,18 @@ pub(super) async fn deeds(board: &Board, common: &Common) -> Done {
         });
         return say::print_json(&all.collect::<Vec<_>>());
     }
-    let rows = deeds.into_iter().map(|deed| vec![say::time(deed.at), deed.task, word(deed.kind).into(), deed.by]);
-    say::print(&say::table(&["AT", "NAME", "DEED", "BY"], &rows.collect::<Vec<_>>()))
+    let rows = deeds.into_iter().map(|deed| {
+        vec![
+            say::time(deed.at),
+            deed.task,
+            word(deed.kind).into(),
+            deed.by,
+        ]
+    });
+    say::print(&say::table(
+        &["AT", "NAME", "DEED", "BY"],
+        &rows.collect::<Vec<_>>(),
+    ))
 }
 
 pub(super) async fn watch(board: &Board, common: &Common, args: &Watch) -> Done {
@@ -199,8 +253,16 @@ pub(super) async fn watch(board: &Board, common: &Common, args: &Watch) -> Done 
         Board::Embedded(store) => {
             let mut told: BTreeMap<String, (_, State)> = BTreeMap::new();
             loop {
-                let all: BTreeMap<_, _> = store.list()?.into_iter().map(|status| (status.name.clone(), status)).collect();
-                let gone: Vec<String> = told.keys().filter(|name| !all.contains_key(*name)).cloned().collect();
+                let all: BTreeMap<_, _> = store
+                    .list()?
+                    .into_iter()
+                    .map(|status| (status.name.clone(), status))
+                    .collect();
+                let gone: Vec<String> = told
+                    .keys()
+                    .filter(|name| !all.contains_key(*name))
+                    .cloned()
+                    .collect();
                 for name in gone.iter().filter(|name| is_meant(name)) {
                     tell_removed(common, name)?;
                 }
@@ -222,7 +284,11 @@ fn tell(common: &Common, status: &Status) -> Done {
         return say::print_json(&Resource::of(&common.namespace, status));
     }
     let who = status.executor.as_deref().unwrap_or("-");
-    let how = status.outcome.as_ref().map(super::board::words).unwrap_or_default();
+    let how = status
+        .outcome
+        .as_ref()
+        .map(super::board::words)
+        .unwrap_or_default();
     let line = format!("{} {} {who} {how}", status.name, say::state(status.state));
     say::print(&format!("{}\n", line.trim_end()))
 }
@@ -239,14 +305,18 @@ fn read_manifest(path: &Path) -> Result<Vec<Resource>, Problem> {
     let failed = |error| Problem::usage(format!("cannot read {name}: {error}"));
     let mut text = String::new();
     let read_all = match path.as_os_str() == "-" {
-        true => std::io::stdin().take(MANIFEST_BYTES_MAX + 1).read_to_string(&mut text),
+        true => std::io::stdin()
+            .take(MANIFEST_BYTES_MAX + 1)
+            .read_to_string(&mut text),
         false => {
             let file = std::fs::File::open(path).map_err(failed)?;
             file.take(MANIFEST_BYTES_MAX + 1).read_to_string(&mut text)
         }
     };
     if read_all.map_err(failed)? as u64 > MANIFEST_BYTES_MAX {
-        return Err(Problem::usage(format!("{name}: a manifest has 4 MiB at most")));
+        return Err(Problem::usage(format!(
+            "{name}: a manifest has 4 MiB at most"
+        )));
     }
     read(&name, &text)
 }
@@ -257,7 +327,11 @@ pub(super) async fn apply(common: &Common, args: &Apply) -> Done {
     let mut boards: BTreeMap<String, Board> = BTreeMap::new();
     let mut said: Vec<Value> = Vec::new();
     for resource in &resources {
-        let namespace = resource.metadata.namespace.clone().unwrap_or_else(|| common.namespace.clone());
+        let namespace = resource
+            .metadata
+            .namespace
+            .clone()
+            .unwrap_or_else(|| common.namespace.clone());
         if !boards.contains_key(&namespace) {
             let common = Common {
                 namespace: namespace.clone(),
@@ -274,9 +348,16 @@ pub(super) async fn apply(common: &Common, args: &Apply) -> Done {
         let spec = resource.spec()?;
         let is_there = board.status(name).await?;
         let word = match is_there {
-            Some(status) if status.policy == spec.policy && status.ttl.map(|ttl| ttl.as_millis() as u64) == spec.ttl_ms => "unchanged",
+            Some(status)
+                if status.policy == spec.policy
+                    && status.ttl.map(|ttl| ttl.as_millis() as u64) == spec.ttl_ms =>
+            {
+                "unchanged"
+            }
             Some(_) => {
-                let message = format!("{name} is there with another spec, which stays in its generation: delete it first");
+                let message = format!(
+                    "{name} is there with another spec, which stays in its generation: delete it first"
+                );
                 return Err(Problem::new(FAILED, message));
             }
             None => {

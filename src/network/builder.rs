@@ -346,7 +346,17 @@ impl NetworkBuilder {
     }
 }
 
-fn ticket_of(network: &str, electorate: &Electorate, secret: &Secret) -> Result<Ticket, TicketError> {
+fn ticket_of(
+    network: &str,
+    electorate: &Electorate,
+    secret: &Secret,
+) -> Result<Ticket, TicketError> {
     let public_key = |name: &str| public_key(&secret.voter_key_seed(network, name)).0;
-    Ticket::new(network, EPOCH, secret.observer_key(network), electorate, public_key)
+    Ticket::new(
+        network,
+        EPOCH,
+        secret.observer_key(network),
+        electorate,
+        public_key,
+    )
 }

@@ -1,2 +1,3 @@
 //! The command.
-#[test] fn x(){}
+#[test]
+fn x() {}

@@ -79,11 +79,20 @@ impl Journal {
         };
         let path = journal.path();
         let failed = |error| Problem::io("cannot read", &path, &error);
-        match OpenOptions::new().read(true).write(access == Access::Write).open(&path) {
+        match OpenOptions::new()
+            .read(true)
+            .write(access == Access::Write)
+            .open(&path)
+        {
             Ok(mut file) => {
                 let mut bytes = Vec::new();
-                (&mut file).take(JOURNAL_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
-                journal.replay(&bytes).map_err(|reason| journal.damaged(&reason))?;
+                (&mut file)
+                    .take(JOURNAL_BYTES_MAX + 1)
+                    .read_to_end(&mut bytes)
+                    .map_err(failed)?;
+                journal
+                    .replay(&bytes)
+                    .map_err(|reason| journal.damaged(&reason))?;
                 journal.file = Some(file);
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -119,7 +128,8 @@ impl Journal {
         let mut at = MAGIC.len();
         // It took the place of another as a whole: whatever is wrong with it is damage.
         let (version, body) = record(&bytes[at..]).ok_or("its board is damaged")?;
-        self.board = codec::decode(BODY_VERSION, body).map_err(|error| format!("its board is damaged: {error}"))?;
+        self.board = codec::decode(BODY_VERSION, body)
+            .map_err(|error| format!("its board is damaged: {error}"))?;
         self.board.check(version)?;
         self.version = version;
         at += HEADER_BYTES + body.len();
@@ -134,8 +144,8 @@ impl Journal {
             if version != next(self.version) {
                 return Err(format!("a command is missing before byte {at}"));
             }
-            let command: Command =
-                codec::decode(BODY_VERSION, body).map_err(|error| format!("it is damaged at byte {at}: {error}"))?;
+            let command: Command = codec::decode(BODY_VERSION, body)
+                .map_err(|error| format!("it is damaged at byte {at}: {error}"))?;
             self.board.apply(version, &command, &mut Changes::default());
             self.version = version;
             at += HEADER_BYTES + body.len();
@@ -155,8 +165,11 @@ impl Journal {
         }
         self.version = version;
         let path = self.path();
-        if self.end - self.board_bytes > COMMANDS_BYTES.max(self.board_bytes) || self.file.is_none() {
-            let bytes = self.write_anew().map_err(|error| Problem::io("cannot write", &path, &error))?;
+        if self.end - self.board_bytes > COMMANDS_BYTES.max(self.board_bytes) || self.file.is_none()
+        {
+            let bytes = self
+                .write_anew()
+                .map_err(|error| Problem::io("cannot write", &path, &error))?;
             let synced = File::open(&self.folder).and_then(|folder| folder.sync_all());
             synced.map_err(|error| unsynced(&self.folder, &error))?;
             (self.end, self.board_bytes) = (bytes, bytes);
@@ -183,7 +196,10 @@ impl Journal {
     fn write_anew(&mut self) -> io::Result<u64> {
         let new = self.folder.join("journal.new");
         let mut bytes = MAGIC.to_vec();
-        bytes.extend(framed(self.version, &codec::encode(BODY_VERSION, &self.board)));
+        bytes.extend(framed(
+            self.version,
+            &codec::encode(BODY_VERSION, &self.board),
+        ));
         let mut file = private().create(true).truncate(true).open(&new)?;
         file.write_all(&bytes)?;
         file.sync_all()?;
@@ -246,7 +262,8 @@ fn record(bytes: &[u8]) -> Option<(Version, &[u8])> {
 /// no later one behind it.
 fn is_torn(bytes: &[u8], last: Version) -> bool {
     bytes.len() <= HEADER_BYTES + COMMAND_BYTES_MAX
-        && (1..bytes.len()).all(|at| record(&bytes[at..]).is_none_or(|(version, _)| version <= last))
+        && (1..bytes.len())
+            .all(|at| record(&bytes[at..]).is_none_or(|(version, _)| version <= last))
 }
 
 #[cfg(test)]
@@ -301,7 +318,10 @@ mod tests {
                 assert_eq!(names(folder.path()).unwrap(), ["a", "b"], "cut at {cut}");
             }
         }
-        Journal::open(folder.path(), Access::Write).unwrap().take(&create("d")).unwrap();
+        Journal::open(folder.path(), Access::Write)
+            .unwrap()
+            .take(&create("d"))
+            .unwrap();
         assert_eq!(names(folder.path()).unwrap(), ["a", "b", "d"]);
     }
 

@@ -36,7 +36,13 @@ fn path(namespace: &Path, claim: ClaimId) -> PathBuf {
 pub(super) fn hold(journal: &Journal, claim: ClaimId, keeper: Keeper) -> io::Result<File> {
     fs::create_dir_all(folder(journal.folder()))?;
     let path = path(journal.folder(), claim);
-    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
     match keeper {
         Keeper::Process => file.lock()?,
         Keeper::Script => file.write_all(SCRIPT.as_bytes())?,
@@ -86,9 +92,16 @@ pub(super) fn wait(namespace: &Path, claim: ClaimId) -> bool {
 pub(super) fn sweep(journal: &Journal) {
     let running = |name: &str| {
         let mut tasks = journal.board.tasks().values();
-        tasks.any(|task| task.running().is_some_and(|claim| claim.to_string() == name))
+        tasks.any(|task| {
+            task.running()
+                .is_some_and(|claim| claim.to_string() == name)
+        })
     };
-    for entry in fs::read_dir(folder(journal.folder())).into_iter().flatten().flatten() {
+    for entry in fs::read_dir(folder(journal.folder()))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
         if !entry.file_name().to_str().is_some_and(running) {
             let _ = fs::remove_file(entry.path());
         }

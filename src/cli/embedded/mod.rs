@@ -44,7 +44,7 @@ pub(super) struct Held {
     pub(super) claim: ClaimId,
     pub(super) attempt: u32,
     pub(super) version: Version,
-    pub(super) lock: Option<File>,
+    pub(super) _lock: Option<File>,
 }
 
 impl Embedded {
@@ -55,7 +55,13 @@ impl Embedded {
     }
 
     /// Claims a task for an attempt of this id, which was never used before.
-    pub(super) fn claim(&self, name: &str, spec: Spec, claim: ClaimId, keeper: Keeper) -> Result<Claim, Problem> {
+    pub(super) fn claim(
+        &self,
+        name: &str,
+        spec: Spec,
+        claim: ClaimId,
+        keeper: Keeper,
+    ) -> Result<Claim, Problem> {
         check(name)?;
         // Of many who ask, most find it done: they need not wait for each other.
         let journal = Journal::open(&self.folder, Access::Read)?;
@@ -75,7 +81,8 @@ impl Embedded {
             }
         }
         let lock = locks::hold(&journal, claim, keeper);
-        let lock = lock.map_err(|error| Problem::io("cannot lock a claim in", &self.folder, &error))?;
+        let lock =
+            lock.map_err(|error| Problem::io("cannot lock a claim in", &self.folder, &error))?;
         let answer = journal.take(&self.command(&journal, name, claim, Step::Claim(spec)));
         let answer = answer.inspect_err(|_| locks::release(&self.folder, claim))?;
         if journal.version.as_u64().is_multiple_of(SWEEP_EVERY) {
@@ -86,7 +93,7 @@ impl Embedded {
                 claim,
                 attempt: attempt.number,
                 version: attempt.version,
-                lock: Some(lock),
+                _lock: Some(lock),
             })),
             (refused, _) => {
                 locks::release(&self.folder, claim);
@@ -114,14 +121,23 @@ impl Embedded {
                 let since_ms = attempt.end.as_ref()?.at_ms;
                 // A clock that was set back waits for the whole pause, and no longer.
                 let passed_ms = now_ms().saturating_sub(since_ms);
-                let left_ms = task.spec.policy.backoff_ms(attempt.number).saturating_sub(passed_ms);
+                let left_ms = task
+                    .spec
+                    .policy
+                    .backoff_ms(attempt.number)
+                    .saturating_sub(passed_ms);
                 (left_ms > 0).then(|| Claim::NotYet(Duration::from_millis(left_ms)))
             }
             _ => None,
         }
     }
 
-    pub(super) fn finish(&self, name: &str, claim: ClaimId, outcome: Outcome) -> Result<Status, Problem> {
+    pub(super) fn finish(
+        &self,
+        name: &str,
+        claim: ClaimId,
+        outcome: Outcome,
+    ) -> Result<Status, Problem> {
         check(name)?;
         let (refused, status) = self.act(name, claim, Step::Finish(outcome))?;
         let status = match (refused, status) {
@@ -149,8 +165,14 @@ impl Embedded {
     pub(super) fn list_at(&self) -> Result<(Version, Vec<Status>), Problem> {
         let journal = Journal::open(&self.folder, Access::Read)?;
         let now_ms = now_ms();
-        let tasks = journal.board.tasks().iter().filter(|(_, task)| !task.is_over(now_ms));
-        let all = tasks.map(|(name, task)| status_of(&journal, name, task)).collect();
+        let tasks = journal
+            .board
+            .tasks()
+            .iter()
+            .filter(|(_, task)| !task.is_over(now_ms));
+        let all = tasks
+            .map(|(name, task)| status_of(&journal, name, task))
+            .collect();
         Ok((journal.version, all))
     }
 
@@ -163,7 +185,9 @@ impl Embedded {
         check(name)?;
         match self.act(name, new_id(), Step::Create(spec))? {
             (None, Some(status)) => Ok(status),
-            (Some(Refusal::Exists), Some(status)) => Err(TaskError::Exists(Box::new(status)).into()),
+            (Some(Refusal::Exists), Some(status)) => {
+                Err(TaskError::Exists(Box::new(status)).into())
+            }
             _ => Err(TaskError::Full.into()),
         }
     }
@@ -191,12 +215,15 @@ impl Embedded {
         let Some(task) = look(&journal, name).cloned() else {
             return Err(TaskError::Missing.into());
         };
-        let is_held = task.running().is_none_or(|claim| locks::is_held(&journal, claim));
+        let is_held = task
+            .running()
+            .is_none_or(|claim| locks::is_held(&journal, claim));
         if is_held {
             let status = status_of(&journal, name, &task);
             return Err(TaskError::NotAbandoned(Box::new(status)).into());
         }
-        let answer = journal.take(&self.command(&journal, name, new_id(), Step::Resolve(outcome)))?;
+        let answer =
+            journal.take(&self.command(&journal, name, new_id(), Step::Resolve(outcome)))?;
         let task = answer.task.ok_or(TaskError::Missing)?;
         Ok(status_of(&journal, name, &task))
     }
@@ -210,7 +237,12 @@ impl Embedded {
         Ok(running.is_some_and(|claim| locks::wait(&self.folder, claim)))
     }
 
-    fn act(&self, name: &str, id: ClaimId, step: Step) -> Result<(Option<Refusal>, Option<Status>), Problem> {
+    fn act(
+        &self,
+        name: &str,
+        id: ClaimId,
+        step: Step,
+    ) -> Result<(Option<Refusal>, Option<Status>), Problem> {
         let mut journal = Journal::open(&self.folder, Access::Write)?;
         let answer = journal.take(&self.command(&journal, name, id, step))?;
         let status = answer.task.map(|task| status_of(&journal, name, &task));
@@ -247,11 +279,16 @@ pub(super) fn new_id() -> ClaimId {
 
 /// The task as of now: one that is over is not there.
 fn look<'a>(journal: &'a Journal, name: &str) -> Option<&'a Task> {
-    journal.board.get(name).filter(|task| !task.is_over(now_ms()))
+    journal
+        .board
+        .get(name)
+        .filter(|task| !task.is_over(now_ms()))
 }
 
 fn status_of(journal: &Journal, name: &str, task: &Task) -> Status {
-    let has_died = task.running().is_some_and(|claim| locks::has_died(journal, claim));
+    let has_died = task
+        .running()
+        .is_some_and(|claim| locks::has_died(journal, claim));
     let silent_ms = if has_died { SILENT_MS } else { 0 };
     let task = task.clone();
     Status::of(name.into(), &Seen { task, silent_ms })
@@ -289,7 +326,11 @@ mod tests {
     fn a_claim_stands_while_its_lock_is_held_and_is_abandoned_then() {
         let folder = tempfile::tempdir().unwrap();
         let store = open(folder.path());
-        let claim = || store.claim("a", Spec::default(), new_id(), Keeper::Process).unwrap();
+        let claim = || {
+            store
+                .claim("a", Spec::default(), new_id(), Keeper::Process)
+                .unwrap()
+        };
         let mine = held(claim());
         assert_eq!(state(&store, "a"), State::Running);
         assert!(matches!(claim(), Claim::Elsewhere(status) if status.state == State::Running));
@@ -305,8 +346,15 @@ mod tests {
     fn a_dead_executor_is_followed_if_the_task_may_be_started_again() {
         let folder = tempfile::tempdir().unwrap();
         let store = open(folder.path());
-        let policy = Policy::AtLeastOnce { retries_max: 1, backoff_first_ms: 0, backoff_max_ms: 0 };
-        let spec = Spec { policy, ttl_ms: None };
+        let policy = Policy::AtLeastOnce {
+            retries_max: 1,
+            backoff_first_ms: 0,
+            backoff_max_ms: 0,
+        };
+        let spec = Spec {
+            policy,
+            ttl_ms: None,
+        };
         let claim = || store.claim("a", spec, new_id(), Keeper::Process).unwrap();
         let first = held(claim());
         assert!(matches!(claim(), Claim::Elsewhere(_)));
@@ -323,13 +371,23 @@ mod tests {
     fn a_script_s_claim_stands_until_it_is_finished_or_resolved() {
         let folder = tempfile::tempdir().unwrap();
         let store = open(folder.path());
-        let claim = |name: &str| held(store.claim(name, Spec::default(), new_id(), Keeper::Script).unwrap()).claim;
+        let claim = |name: &str| {
+            held(
+                store
+                    .claim(name, Spec::default(), new_id(), Keeper::Script)
+                    .unwrap(),
+            )
+            .claim
+        };
         let first = claim("a");
         assert_eq!(state(&store, "a"), State::Running);
         store.finish("a", first, Outcome::SUCCESS).unwrap();
         claim("b");
         store.resolve("b", Outcome::SUCCESS).unwrap();
-        assert_eq!((state(&store, "a"), state(&store, "b")), (State::Succeeded, State::Succeeded));
+        assert_eq!(
+            (state(&store, "a"), state(&store, "b")),
+            (State::Succeeded, State::Succeeded)
+        );
         assert!(store.resolve("a", Outcome::SUCCESS).is_err());
     }
 
@@ -337,7 +395,10 @@ mod tests {
     fn a_task_that_is_over_runs_again() {
         let folder = tempfile::tempdir().unwrap();
         let store = open(folder.path());
-        let spec = Spec { ttl_ms: Some(0), ..Spec::default() };
+        let spec = Spec {
+            ttl_ms: Some(0),
+            ..Spec::default()
+        };
         for _ in 0..3 {
             let held = held(store.claim("a", spec, new_id(), Keeper::Process).unwrap());
             store.finish("a", held.claim, Outcome::SUCCESS).unwrap();

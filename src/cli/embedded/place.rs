@@ -32,7 +32,11 @@ const REMOTE: [(i64, &str); 12] = [
 
 /// The folder that all namespaces of this user are in.
 pub(in crate::cli) fn state_dir() -> Result<PathBuf, Problem> {
-    let from = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let from = |name| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     if let Some(folder) = from(VARIABLE) {
         return Ok(folder);
     }
@@ -41,7 +45,9 @@ pub(in crate::cli) fn state_dir() -> Result<PathBuf, Problem> {
     }
     let home = from("HOME").filter(|home| home.is_absolute());
     let home = home.ok_or_else(|| {
-        Problem::usage(format!("there is no HOME to keep the state in: set {VARIABLE} to a folder on a local disk"))
+        Problem::usage(format!(
+            "there is no HOME to keep the state in: set {VARIABLE} to a folder on a local disk"
+        ))
     })?;
     Ok(home.join(".local/state/once"))
 }
@@ -58,11 +64,18 @@ pub(in crate::cli) fn make(folder: &Path) -> Result<(), Problem> {
     if folder.is_dir() {
         return check(folder);
     }
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    let made = fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder);
     made.map_err(|error| Problem::io("cannot make the folder", folder, &error))?;
     check(folder)?;
     // So that the folders themselves are there after a crash.
-    for folder in folder.ancestors().take(4).filter(|folder| !folder.as_os_str().is_empty()) {
+    for folder in folder
+        .ancestors()
+        .take(4)
+        .filter(|folder| !folder.as_os_str().is_empty())
+    {
         if let Ok(opened) = fs::File::open(folder) {
             // One that is not ours may refuse it, and was there before.
             let _ = opened.sync_all();
@@ -72,7 +85,8 @@ pub(in crate::cli) fn make(folder: &Path) -> Result<(), Problem> {
 }
 
 fn check(folder: &Path) -> Result<(), Problem> {
-    let failed = |error: nix::Error| Problem::io("cannot look at the file system of", folder, &error.into());
+    let failed =
+        |error: nix::Error| Problem::io("cannot look at the file system of", folder, &error.into());
     let kind = statfs(folder).map_err(failed)?.filesystem_type();
     // The kernel's numbers have 32 bits, and a sign on some machines.
     let kind = i64::from(kind.0 as u32);
@@ -94,7 +108,9 @@ fn file_name(namespace: &str) -> Result<String, Problem> {
         && namespace.len() <= NAMESPACE_BYTES_MAX
         && !namespace.chars().any(char::is_control);
     if !is_good {
-        return Err(Problem::usage("a namespace has 1 to 80 bytes and no control characters"));
+        return Err(Problem::usage(
+            "a namespace has 1 to 80 bytes and no control characters",
+        ));
     }
     let encoded = namespace.bytes().map(|byte| match byte {
         b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => char::from(byte).to_string(),
