@@ -1,3 +1,9 @@
-//! The command.
-#[test]
-fn x() {}
+//! The command `once`, as scripts and people see it: the real binary, in processes of its own.
+
+mod cluster;
+mod exit_codes;
+mod lab;
+mod manifests;
+mod one_machine;
+mod scripts;
+mod signals;

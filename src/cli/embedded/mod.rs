@@ -80,6 +80,7 @@ impl Embedded {
                 return Ok(elsewhere);
             }
         }
+        self.forget(&mut journal, name)?;
         let lock = locks::hold(&journal, claim, keeper);
         let lock =
             lock.map_err(|error| Problem::io("cannot lock a claim in", &self.folder, &error))?;
@@ -244,9 +245,18 @@ impl Embedded {
         step: Step,
     ) -> Result<(Option<Refusal>, Option<Status>), Problem> {
         let mut journal = Journal::open(&self.folder, Access::Write)?;
+        self.forget(&mut journal, name)?;
         let answer = journal.take(&self.command(&journal, name, id, step))?;
         let status = answer.task.map(|task| status_of(&journal, name, &task));
         Ok((answer.refused, status))
+    }
+
+    /// Has a task that is over forgotten: to a command it would have changed since it was seen.
+    fn forget(&self, journal: &mut Journal, name: &str) -> Result<(), Problem> {
+        if journal.board.get(name).is_some() && look(journal, name).is_none() {
+            journal.take(&self.command(journal, name, new_id(), Step::Judge))?;
+        }
+        Ok(())
     }
 
     /// A command about the task as it is seen now; nobody changes it meanwhile.

@@ -1,0 +1,92 @@
+//! Signals reach the command, and its end is recorded all the same.
+
+use nix::sys::signal::Signal;
+
+use super::lab::{Lab, ended, signal, until};
+
+const ENDLESS: &str = "until_go";
+
+#[test]
+fn a_signal_is_passed_on_and_the_end_is_recorded() {
+    for (sent, code) in [
+        (Signal::SIGTERM, 143),
+        (Signal::SIGINT, 130),
+        (Signal::SIGHUP, 129),
+        (Signal::SIGQUIT, 131),
+        (Signal::SIGUSR1, 138),
+        (Signal::SIGUSR2, 140),
+        (Signal::SIGALRM, 142),
+    ] {
+        let lab = Lab::new();
+        let child = lab.start_line(&format!("run a -- echo x > out; {ENDLESS}"));
+        until("it runs", || (!lab.lines("out").is_empty()).then_some(()));
+        signal(&child, sent);
+        ended(child).expect(code);
+        assert_eq!(lab.state_of("a"), "failed");
+        lab.once("run a -- true").expect(code);
+    }
+}
+
+#[test]
+fn a_command_may_end_well_after_term() {
+    let lab = Lab::new();
+    let child = lab.start_line(&format!(
+        "run a -- trap 'exit 0' TERM; echo x > out; {ENDLESS}"
+    ));
+    until("it runs", || (!lab.lines("out").is_empty()).then_some(()));
+    signal(&child, Signal::SIGTERM);
+    ended(child).expect(0);
+    assert_eq!(lab.state_of("a"), "succeeded");
+}
+
+#[test]
+fn nothing_of_the_command_is_left_behind_term() {
+    let lab = Lab::new();
+    // Its child takes no notice of TERM, and outlives it.
+    let script = format!(
+        "(trap '' TERM; sh -c 'echo $PPID > pid'; {ENDLESS}) & until [ -s pid ]; do sleep 0.01; done; echo x > out; wait"
+    );
+    let child = lab.start_line(&format!("run a -- {script}"));
+    until("it runs", || (!lab.lines("out").is_empty()).then_some(()));
+    signal(&child, Signal::SIGTERM);
+    ended(child).expect(143);
+    let pid = nix::unistd::Pid::from_raw(lab.lines("pid")[0].parse().unwrap());
+    // Whoever it was given to may take a moment to bury it.
+    until("it is gone", || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        (stat.is_empty() || stat.contains(") Z ")).then_some(())
+    });
+}
+
+#[test]
+fn one_that_waits_ends_by_a_signal_and_the_other_runs_on() {
+    let lab = Lab::new();
+    let first = lab.start_line("run a -- echo x > out; until_go");
+    until("it runs", || (!lab.lines("out").is_empty()).then_some(()));
+    let second = lab.start_line("run a -- true");
+    // It catches signals before it claims, and so before it waits.
+    until("it catches signals", || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", second.id())).ok()?;
+        let caught = status
+            .lines()
+            .find_map(|line| line.strip_prefix("SigCgt:"))?;
+        let caught = u64::from_str_radix(caught.trim(), 16).ok()?;
+        (caught & (1 << (Signal::SIGTERM as u64 - 1)) != 0).then_some(())
+    });
+    signal(&second, Signal::SIGTERM);
+    ended(second).expect(143);
+    std::fs::write(lab.path("go"), "").unwrap();
+    ended(first).expect(0);
+}
+
+#[test]
+fn a_killed_command_is_a_failure_and_nothing_hangs() {
+    let lab = Lab::new();
+    let child = lab.start_line(&format!("run a -- echo $$ > out; {ENDLESS}"));
+    let pid = until("it runs", || {
+        lab.lines("out").first().and_then(|pid| pid.parse().ok())
+    });
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    ended(child).expect(137);
+    assert_eq!(lab.state_of("a"), "failed");
+}
