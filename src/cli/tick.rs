@@ -70,7 +70,7 @@ mod tests {
 
     fn tick(every: Every, at: &str, zone: &str) -> String {
         let at: jiff::Timestamp = at.parse().unwrap();
-        every.tick(&at.to_zoned(zone_of(zone).unwrap()))
+        every.tick(&ZonedDateTime::new(at, zone_of(zone).unwrap()))
     }
 
     #[test]

@@ -227,3 +227,31 @@ fn a_voter_stops_in_order_and_answers_probes() {
     signal(&voter, Signal::SIGTERM);
     ended(voter).expect(0);
 }
+
+#[test]
+fn a_wrapper_killed_at_any_moment_starts_it_at_most_once() {
+    const KEYS: usize = 24;
+    let cluster = Cluster::start();
+    let lab = &cluster.lab;
+    for key in 0..KEYS {
+        let wrapper = lab.start_line(&format!("run {key} -- echo {key} >> out"));
+        std::thread::sleep(std::time::Duration::from_millis(5 * key as u64));
+        kill(wrapper);
+    }
+    // They wait at the same time until it is known who is gone.
+    let runs: Vec<_> = (0..KEYS)
+        .map(|key| lab.start_line(&format!("run {key} -- echo {key} >> out")))
+        .collect();
+    let codes: Vec<_> = runs.into_iter().map(|run| ended(run).code).collect();
+    assert!(
+        codes.iter().all(|code| [Some(0), Some(79)].contains(code)),
+        "{codes:?}"
+    );
+    let ran = codes.iter().filter(|code| **code == Some(0)).count();
+    let mut lines = lab.lines("out");
+    lines.sort();
+    let count = lines.len();
+    lines.dedup();
+    assert_eq!(lines.len(), count, "one was started twice");
+    assert!((ran..=KEYS).contains(&count), "{ran} of {count}");
+}

@@ -227,3 +227,30 @@ fn there_are_completions_and_manual_pages() {
     let page = std::fs::read_to_string(lab.path("man/once-run.1")).unwrap();
     assert!(page.contains("ONCE_ATTEMPT"));
 }
+
+#[test]
+fn a_wrapper_killed_at_any_moment_starts_it_at_most_once() {
+    const KEYS: usize = 60;
+    let lab = Lab::new();
+    for key in 0..KEYS {
+        let wrapper = lab.start_line(&format!("run {key} -- echo {key} >> out"));
+        // From before it claims until behind its end, step by step.
+        std::thread::sleep(std::time::Duration::from_micros(700 * key as u64));
+        kill(wrapper);
+    }
+    let mut ran = 0;
+    for key in 0..KEYS {
+        match lab.once(&format!("run {key} -- echo {key} >> out")).code {
+            Some(0) => ran += 1,
+            // Claimed, and nobody knows how far it came.
+            Some(79) => assert_eq!(lab.state_of(&key.to_string()), "abandoned"),
+            other => panic!("{key}: {other:?}"),
+        }
+    }
+    let mut lines = lab.lines("out");
+    lines.sort();
+    let count = lines.len();
+    lines.dedup();
+    assert_eq!(lines.len(), count, "one was started twice");
+    assert!((ran..=KEYS).contains(&count), "{ran} of {count}");
+}

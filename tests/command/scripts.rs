@@ -108,3 +108,57 @@ fn batch_jobs_run_behind_once_run() {
     // Midnight may have come between.
     assert!((1..=2).contains(&docker.len()), "{docker:?}");
 }
+
+#[test]
+fn the_files_to_deploy_say_what_runs() {
+    let lab = Lab::new();
+    lab.stub("docker", "#!/bin/sh\necho \"$*\" >> out\n");
+    let file = |name: &str| {
+        let path = format!("{}/examples/deploy/{name}", env!("CARGO_MANIFEST_DIR"));
+        std::fs::read_to_string(path).unwrap()
+    };
+    let crontab = file("crontab");
+    let cron = crontab
+        .lines()
+        .filter_map(|line| line.splitn(6, ' ').nth(5))
+        .filter(|line| line.starts_with("once run"));
+    let unit = file("archiver.service");
+    let unit = unit
+        .lines()
+        .find_map(|line| line.strip_prefix("ExecStart=/usr/local/bin/"))
+        .unwrap();
+    // Where the engine is, on such a host.
+    let unit = unit.replace("/usr/bin/docker", "docker");
+    let lines: Vec<&str> = cron.chain([&*unit]).collect();
+    assert_eq!(lines.len(), 3);
+    for line in lines.iter().chain(&lines) {
+        lab.script(line).expect(0);
+    }
+    // The unit and the crontab name one job; midnight, and the full hour, may have come between.
+    assert!(
+        (2..=4).contains(&lab.lines("out").len()),
+        "{:?}",
+        lab.lines("out")
+    );
+    for name in ["kubernetes.yaml", "compose.yaml"] {
+        let text = file(name);
+        let commands = text
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("command: [\"once\", "));
+        let commands: Vec<&str> = commands.collect();
+        assert!(commands.len() >= 2, "{name}");
+        for words in commands {
+            let words: Vec<String> = serde_json::from_str(&format!("[{words}")).unwrap();
+            // What it would run is not here: the command line was understood, and nothing claimed.
+            let program = words
+                .iter()
+                .skip_while(|word| *word != "--")
+                .nth(1)
+                .unwrap();
+            let line = words
+                .join(" ")
+                .replace(&format!("-- {program}"), "-- ./not-here");
+            lab.script(&format!("once {line}")).expect(127);
+        }
+    }
+}

@@ -314,6 +314,10 @@ mod tests {
             for zeros in [false, true] {
                 let mut torn = whole[..cut].to_vec();
                 torn.resize(if zeros { whole.len() } else { cut }, 0);
+                if torn == whole {
+                    // Its last bytes are zeros.
+                    continue;
+                }
                 fs::write(&path, &torn).unwrap();
                 assert_eq!(names(folder.path()).unwrap(), ["a", "b"], "cut at {cut}");
             }
