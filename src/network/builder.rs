@@ -229,6 +229,7 @@ impl NetworkBuilder {
     ///
     /// A [`NetworkError`] that says what is wrong with them; without a secret,
     /// [`SecretMissing`](NetworkError::SecretMissing).
+    #[expect(clippy::result_large_err, reason = "once a process; as `start` has it")]
     pub fn ticket(&self) -> Result<Ticket, NetworkError> {
         let electorate = Electorate::new(self.electorate.clone())?;
         let secret = self.secret.clone().transpose()?;
