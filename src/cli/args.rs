@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::duration::parse as duration;
 use super::tick::Every;
+use crate::machine::task::REASON_BYTES_MAX;
 use crate::task::{ClaimId, Failure, Outcome, Policy};
 
 /// Run a command at most once, on one machine or across a cluster.
@@ -241,7 +242,11 @@ pub(super) struct Ending {
 impl Ending {
     pub(super) fn outcome(&self) -> Outcome {
         match (&self.failed, self.exit_code) {
-            (Some(reason), _) => Outcome::Failed(Failure::Error(reason.clone())),
+            (Some(reason), _) => {
+                // What is longer is cut in a cluster, too.
+                let end = reason.floor_char_boundary(REASON_BYTES_MAX);
+                Outcome::Failed(Failure::Error(reason[..end].into()))
+            }
             (None, Some(code)) if code > 0 => Outcome::Failed(Failure::Exit(code.into())),
             _ => Outcome::SUCCESS,
         }

@@ -21,6 +21,9 @@ use crate::task::{Failure, Outcome};
 /// Where commands are looked for without a PATH.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
+/// How much of a program is looked at, to tell text from anything else.
+const START_BYTES: u64 = 256;
+
 /// What begins a script that says by what it is to be run.
 const SCRIPT: &[u8] = b"#!";
 
@@ -101,13 +104,14 @@ impl Program {
             return Err(Problem::usage("there is no command to run"));
         };
         let path = find(name)?;
+        // One that cannot be read may be executed all the same: it is no script.
+        let Ok(file) = File::open(&path) else {
+            let (name, args) = (name.clone(), args.into());
+            return Ok(Self { path, name, args });
+        };
         let mut start = Vec::new();
-        let opened = File::open(&path);
-        // A program that cannot be read may be executed all the same.
-        if let Ok(file) = opened {
-            let read = file.take(256).read_to_end(&mut start);
-            read.map_err(|error| not_executable(&path, &error.to_string()))?;
-        }
+        let read = file.take(START_BYTES).read_to_end(&mut start);
+        read.map_err(|error| not_executable(&path, &error.to_string()))?;
         if let Some(line) = start.strip_prefix(SCRIPT) {
             let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();
             let interpreter = line
@@ -121,7 +125,7 @@ impl Program {
                 );
                 return Err(not_executable(&path, &reason));
             }
-        } else if !start.is_empty() && !start.contains(&0) {
+        } else if !start.contains(&0) {
             // Text without a first line that says by what: shells run it themselves.
             let args = [path.into_os_string()]
                 .into_iter()

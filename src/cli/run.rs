@@ -1,5 +1,6 @@
 //! `once run`.
 
+use std::convert::Infallible;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -178,11 +179,11 @@ impl Running<'_> {
                     "{name} is not run under this claim any more: it was taken over, resolved, reset or deleted"
                 ),
             );
-            std::future::pending::<()>().await
+            std::future::pending::<Infallible>().await
         };
         let ran = tokio::select! {
             ran = child::run(&self.program, &environment, &mut self.signals) => ran,
-            () = superseded => return Err(Problem::new(RUNNING, "unreachable: it never ends")),
+            never = superseded => match never {},
         };
         let (outcome, ended_by, code) = match ran {
             Ok((outcome, ended_by)) => {
@@ -214,7 +215,17 @@ impl Running<'_> {
                 let report = self.report(&held, code, &outcome, None);
                 return Ok(Some(Went { code, report }));
             }
-            Err(problem) => return Err(problem),
+            Err(problem) if problem.code == super::problem::IN_DOUBT => return Err(problem),
+            Err(problem) => {
+                // Its code would say that nothing was claimed.
+                let message = format!(
+                    "{name} {}, which could not be recorded: {}. `once finish {name} --claim {}` records it",
+                    words(&outcome),
+                    problem.message,
+                    held.claim
+                );
+                return Err(Problem::new(super::problem::IN_DOUBT, message));
+            }
         };
         // The lock of the claim is freed only now.
         let may_follow =
