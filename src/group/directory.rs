@@ -33,9 +33,6 @@ use super::visit::PROPOSED_BYTES_MAX;
 /// How many groups at a time are helped after a link came up or went down, or put to sleep.
 pub(super) const GROUPS_AT_ONCE: usize = 16;
 
-/// Of how many groups that are forgotten it is remembered that they were led here.
-const LED_REMEMBERED_MAX: usize = 16_384;
-
 /// How many replicas hand their leadership over at once when the node stops, and how long all
 /// together may take for it.
 const HANDOVERS_AT_ONCE: usize = 64;
@@ -138,7 +135,7 @@ pub(crate) struct Directory {
     pub(super) berths: Berths,
     /// Those that this voter led when they were put to sleep in order, and that were forgotten
     /// since: nothing of them has run in between. Changes under the lock of `groups`.
-    led: Mutex<BTreeSet<GroupId>>,
+    pub(super) led: Mutex<BTreeSet<GroupId>>,
     /// Tails of idle replicas that are being settled.
     pub(super) settling: Arc<Semaphore>,
     /// Voters that are helped to catch up, and whether their links came up once more meanwhile.
@@ -265,23 +262,6 @@ impl Directory {
             of_others,
             trouble: Trouble::default(),
         })
-    }
-
-    /// Every change under this lock is whole.
-    fn led(&self) -> MutexGuard<'_, BTreeSet<GroupId>> {
-        self.led.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The caller holds the lock of `groups`, and forgets this one.
-    pub(super) fn remember_led(&self, group: &Group) {
-        if group.berth.sleeps_as_leader() {
-            let mut led = self.led();
-            if led.len() >= LED_REMEMBERED_MAX {
-                // They are elected the next time.
-                led.clear();
-            }
-            led.insert(group.id());
-        }
     }
 
     /// A group that this node has to do with already.

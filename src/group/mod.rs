@@ -5,6 +5,8 @@ mod barrier;
 mod berth;
 mod berths;
 mod births;
+#[cfg(test)]
+mod by_instance;
 mod census;
 mod config;
 mod directory;
@@ -22,6 +24,7 @@ mod lease;
 mod log;
 mod marks;
 mod newborn;
+mod newborn_taken;
 mod notices;
 mod peer;
 mod pipeline;
@@ -59,11 +62,11 @@ use futures::future::BoxFuture;
 
 use crate::id::{GroupId, NodeId};
 
+#[cfg(test)]
+pub(crate) use by_instance::{ByInstance, bear_by_instance};
 pub(crate) use census::Census;
 pub(crate) use directory::{Directory, Group, Interest};
 pub(crate) use hearing::{Asked, Hearing};
-#[cfg(test)]
-pub(crate) use newborn::{ByInstance, bear_by_instance};
 #[cfg(test)]
 pub(crate) use raft::{StoredElectorate, StoredSnapshotMeta, StoredVote};
 #[cfg(test)]

@@ -27,10 +27,10 @@ use crate::probe::{self, Bug, planted};
 use crate::store::{Batch, Durability, StoreFailed};
 
 use super::ATTEMPT;
-use super::directory::{Directory, GROUPS_AT_ONCE, Group};
+use super::directory::{Directory, Group};
 use super::disk::Disk;
 use super::first::{FIRST, FIRST_TERM};
-use super::raft::{LogPosition, StoredEntry, StoredPayload, StoredVote};
+use super::raft::{LogPosition, StoredEntry, StoredVote};
 use super::route::{Ask, LINK_BYTES_PER_MS};
 use super::sleep::IDLE_SOON_AFTER_MS;
 use super::visit::wait_in;
@@ -52,7 +52,7 @@ pub(super) struct Newborn {
 }
 
 impl Newborn {
-    fn new(disk: Disk) -> Self {
+    pub(super) fn new(disk: Disk) -> Self {
         Self {
             disk: Arc::new(disk),
             since: Instant::now(),
@@ -85,7 +85,7 @@ enum Answer {
 }
 
 /// Told when a batch is durable.
-type Sealed = oneshot::Receiver<Result<u64, StoreFailed>>;
+pub(super) type Sealed = oneshot::Receiver<Result<u64, StoreFailed>>;
 
 impl Directory {
     /// Has a cell born with `ask` as its first entry, if this voter leads it by birth. `None`: it
@@ -106,7 +106,7 @@ impl Directory {
             && !group.berth.is_awake()
             && group.view.record().is_none();
         #[cfg(test)]
-        if by_instance(self.peers().me()) {
+        if super::by_instance::by_instance(self.peers().me()) {
             return None;
         }
         if !may_be_new || !self.peers().in_touch() || !is_first() {
@@ -208,7 +208,10 @@ impl Directory {
     }
 
     /// Waits for the right to change a group that sleeps; all that was written is visible then.
-    async fn change_asleep<'a>(&'a self, group: &'a Group) -> Result<Change<'a>, String> {
+    pub(super) async fn change_asleep<'a>(
+        &'a self,
+        group: &'a Group,
+    ) -> Result<Change<'a>, String> {
         let change = async {
             let mut change = self.change(group).await?;
             if !group.berth.is_awake() {
@@ -221,7 +224,7 @@ impl Directory {
     }
 
     /// Writes the first entry; returns when it is durable. The caller has taken a berth.
-    async fn write_first(
+    pub(super) async fn write_first(
         &self,
         group: &Group,
         change: &mut Change<'_>,
@@ -288,7 +291,7 @@ impl Directory {
     }
 
     /// The first entry is committed: applies it, and queues the seal.
-    fn decide_first(
+    pub(super) fn decide_first(
         &self,
         group: &Group,
         change: &mut Change<'_>,
@@ -359,7 +362,11 @@ impl Directory {
     }
 
     /// The seal is durable: the cell sleeps.
-    async fn end_birth(self: &Arc<Self>, group: &Arc<Group>, led: bool) -> Result<(), String> {
+    pub(super) async fn end_birth(
+        self: &Arc<Self>,
+        group: &Arc<Group>,
+        led: bool,
+    ) -> Result<(), String> {
         let mut change = self.change(group).await?;
         let Some(newborn) = group.berth.newborn() else {
             // An instance was started, or a sweep has seen to it.
@@ -376,127 +383,6 @@ impl Directory {
         probe::count("cells born without an instance");
         Ok(())
     }
-
-    // -- the others ----------------------------------------------------------------------------
-
-    /// Takes the first entry of a cell of which this disk holds nothing from the leader that it has
-    /// by birth. `None`: an instance is to answer.
-    pub(super) async fn take_first(
-        self: &Arc<Self>,
-        group: &Arc<Group>,
-        peer: NodeId,
-        message: &RaftRequest,
-    ) -> Result<Option<RaftResponse>, String> {
-        let RaftRequest::Append {
-            vote,
-            prev: Some(LogPosition::GENESIS),
-            entries,
-            committed,
-        } = message
-        else {
-            return Ok(None);
-        };
-        let [StoredEntry { at: FIRST, payload }] = entries.as_slice() else {
-            return Ok(None);
-        };
-        let StoredPayload::Command(command @ Command::Set { .. }) = payload else {
-            return Ok(None);
-        };
-        #[cfg(test)]
-        if by_instance(self.peers().me()) {
-            return Ok(None);
-        }
-        let is_new = vote.term == FIRST_TERM
-            && *committed <= Some(LogPosition::GENESIS)
-            && command.slot().is_empty();
-        if !is_new || vote.node != peer || !group.id().is_cell() || group.berth.is_awake() {
-            return Ok(None);
-        }
-        let mut change = self.change_asleep(group).await?;
-        if group.berth.is_awake() || group.berth.newborn().is_some() {
-            return Ok(None);
-        }
-        let store = self.store()?;
-        let held = self.load(store, group.id())?;
-        let disk = Disk::new(store.clone(), group.id(), held).counted(self.census.clone());
-        if !disk.is_firstborn(peer) {
-            return Ok(None);
-        }
-        self.take_berth(group, Cause::Message)?;
-        let newborn = Newborn::new(disk);
-        let written = self.write_first(group, &mut change, &newborn, command.clone());
-        written.await?;
-        group.remember(FIRST_TERM, Some(peer));
-        Ok(Some(RaftResponse::Appended))
-    }
-
-    /// The leader by birth says that its first entry is committed. The answer is `Done` when that
-    /// is on the disk.
-    pub(super) async fn take_decided(
-        self: &Arc<Self>,
-        group: &Arc<Group>,
-        peer: NodeId,
-        vote: StoredVote,
-    ) -> Result<Response, String> {
-        if vote.node != peer {
-            return Err("only the leader of a term says what is committed in it".into());
-        }
-        let mut change = self.change_asleep(group).await?;
-        let Some(newborn) = group.berth.newborn() else {
-            return Ok(Response::Unclear);
-        };
-        let is_of_peer = {
-            let held = newborn.disk().held();
-            held.vote == Some(vote) && held.last() == Some(FIRST)
-        };
-        if group.berth.is_awake() || !is_of_peer || !newborn.is_unsettled() {
-            return Ok(Response::Unclear);
-        }
-        let (_, sealed) = self.decide_first(group, &mut change, &newborn);
-        drop(change);
-        self.unless_stopping(until_durable(sealed)).await?;
-        self.end_birth(group, false).await?;
-        Ok(Response::Done)
-    }
-
-    /// What a leader by birth that is gone left behind: an instance finds out what became of it.
-    pub(super) fn settle_newborns_of(self: &Arc<Self>, leader: NodeId) {
-        let mut left = self.berths.all();
-        left.retain(|group| {
-            let newborn = group.berth.newborn();
-            newborn.is_some_and(|newborn| {
-                let vote = newborn.disk().held().vote;
-                vote.is_some_and(|vote| vote.node == leader) && newborn.is_unsettled()
-            })
-        });
-        if left.is_empty() {
-            return;
-        }
-        let this = self.clone();
-        self.peers().spawn(Box::pin(async move {
-            futures::stream::iter(left)
-                .for_each_concurrent(GROUPS_AT_ONCE, |group| async {
-                    let this = &this;
-                    if this.wake_to_settle(&group).await.is_ok()
-                        && let Some(replica) = group.awake()
-                    {
-                        this.clone().settle_tail(&replica).await;
-                    }
-                    this.forget_idle(group);
-                })
-                .await;
-        }));
-    }
-
-    /// Nobody says what became of an entry that is here: an instance finds out.
-    pub(super) async fn wake_to_settle(self: &Arc<Self>, group: &Arc<Group>) -> Result<(), String> {
-        let cause = Cause::Ask {
-            first: None,
-            settles: true,
-            from: None,
-        };
-        self.wake_for(group, cause).await.map(|_| ())
-    }
 }
 
 /// Waits, for a bounded time, until a newborn cell is decided.
@@ -509,39 +395,10 @@ pub(super) async fn until_decided(group: &Group) {
     let _ = timeout_at(deadline, newborn.decided.cancelled()).await;
 }
 
-async fn until_durable(sealed: Sealed) -> Result<(), String> {
+pub(super) async fn until_durable(sealed: Sealed) -> Result<(), String> {
     match sealed.await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err("this node is shutting down".into()),
-    }
-}
-
-/// On which voters instances see to births, as they do wherever this one case is not at hand.
-#[cfg(test)]
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ByInstance {
-    None,
-    Some,
-    All,
-}
-
-#[cfg(test)]
-thread_local! {
-    static BY_INSTANCE: std::cell::Cell<ByInstance> = const { std::cell::Cell::new(ByInstance::None) };
-}
-
-/// For what runs on this thread.
-#[cfg(test)]
-pub(crate) fn bear_by_instance(which: ByInstance) {
-    BY_INSTANCE.set(which);
-}
-
-#[cfg(test)]
-fn by_instance(me: NodeId) -> bool {
-    match BY_INSTANCE.get() {
-        ByInstance::None => false,
-        ByInstance::Some => me.as_u64().is_multiple_of(2),
-        ByInstance::All => true,
     }
 }

@@ -1,8 +1,9 @@
 //! What a request of another node makes this one keep: a group, for as long as it takes. And how
 //! groups that nobody needs any more are forgotten.
 
+use std::collections::BTreeSet;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use crate::id::{GroupId, NodeId};
 use crate::machine::Command;
@@ -15,6 +16,9 @@ pub(crate) const PROPOSED_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// A value up to this size is always taken: there are no more of them than requests.
 const PROPOSED_FREE_BYTES: usize = 4 * 1024;
+
+/// Of how many groups that are forgotten it is remembered that they were led here.
+const LED_REMEMBERED_MAX: usize = 16_384;
 
 /// A group that is kept for another node at least until this is dropped.
 pub(super) struct Visit {
@@ -88,6 +92,23 @@ impl Directory {
             }
             !idle
         });
+    }
+
+    /// Every change under this lock is whole.
+    pub(super) fn led(&self) -> MutexGuard<'_, BTreeSet<GroupId>> {
+        self.led.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The caller holds the lock of `groups`, and forgets this one.
+    fn remember_led(&self, group: &Group) {
+        if group.berth.sleeps_as_leader() {
+            let mut led = self.led();
+            if led.len() >= LED_REMEMBERED_MAX {
+                // They are elected the next time.
+                led.clear();
+            }
+            led.insert(group.id());
+        }
     }
 
     /// The caller holds the lock of `groups`.

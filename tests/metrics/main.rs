@@ -133,9 +133,12 @@ async fn figures_of_a_cluster_are_those_that_its_work_makes() {
     assert_eq!(total(&nodes, |figures| figures.proposals_committed), 2);
     assert_eq!(total(&nodes, |figures| figures.claims_won), 1);
     assert_eq!(total(&nodes, |figures| figures.claims_lost), 1);
-    // Its first leader is known by birth, and wakes the others by what it sends.
-    assert_eq!(total(voters, |figures| figures.wakes_by_birth), 1);
+    // Its first leader is known by birth, and the first write wakes nobody. The second wakes that
+    // leader, which leads on, and it the others by what it sends.
+    assert_eq!(total(voters, |figures| figures.wakes_by_birth), 0);
     assert_eq!(total(voters, |figures| figures.leaderships_by_birth), 1);
+    assert_eq!(total(voters, |figures| figures.wakes_by_proposal), 1);
+    assert_eq!(total(voters, |figures| figures.leaderships_resumed), 1);
     assert_eq!(total(voters, |figures| figures.wakes_by_message), 2);
     assert_eq!(total(voters, |figures| figures.elections_started), 0);
     assert_eq!(total(voters, |figures| figures.groups_awake), 3);
@@ -153,8 +156,8 @@ async fn figures_of_a_cluster_are_those_that_its_work_makes() {
     assert_eq!((asleep.groups_asleep(), asleep.groups_awake), (1, 0));
     // The next write wakes whoever led, which leads on.
     cells[3].write(4).await.unwrap();
-    assert_eq!(total(voters, |figures| figures.wakes_by_proposal), 1);
-    assert_eq!(total(voters, |figures| figures.leaderships_resumed), 1);
+    assert_eq!(total(voters, |figures| figures.wakes_by_proposal), 2);
+    assert_eq!(total(voters, |figures| figures.leaderships_resumed), 2);
     all_asleep(voters).await;
 
     // A voter that was away is helped by one that is woken for that.

@@ -29,8 +29,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::by_instance::{ByInstance, bear_by_instance};
 use super::directory::Directory;
-use super::newborn::{ByInstance, bear_by_instance};
 use super::view::View;
 use crate::id::{GroupId, NodeId, Version};
 use crate::machine::{Command, Proposal, Reply};
