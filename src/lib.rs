@@ -296,6 +296,8 @@ mod failpoint;
 pub mod fuzzing;
 mod group;
 mod id;
+#[cfg(feature = "jobs")]
+pub mod job;
 mod limits;
 mod machine;
 mod map;

@@ -4,6 +4,7 @@
 //! comes with the command. Every replica applies the same commands in the same order and so
 //! holds the same records.
 
+pub(crate) mod job;
 pub(crate) mod task;
 
 use std::collections::BTreeMap;

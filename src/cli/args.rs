@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::duration::parse as duration;
 use super::tick::Every;
+use crate::job::duration::parse as duration;
 use crate::machine::task::REASON_BYTES_MAX;
 use crate::task::{ClaimId, Failure, Outcome, Policy};
 

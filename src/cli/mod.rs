@@ -4,7 +4,6 @@
 mod args;
 mod board;
 mod child;
-mod duration;
 mod embedded;
 mod health;
 mod problem;

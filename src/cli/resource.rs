@@ -6,7 +6,8 @@ use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 use super::board::words;
 use super::problem::{Problem, USAGE};
-use super::{duration, say};
+use super::say;
+use crate::job::duration;
 use crate::machine::task::{Spec, check_name};
 use crate::task::{Failure, Outcome, Policy, State, Status};
 

@@ -16,7 +16,7 @@ const UNITS: [(&str, f64); 6] = [
 const DAYS_MAX: f64 = 36_500.0;
 
 /// Reads one or several numbers, each with its unit.
-pub(super) fn parse(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     let bad = || {
         format!(
             "{text:?} is no duration: write numbers with units, as in 90s, 1h30m or 7d (ms, s, m, h, d, w)"
@@ -45,7 +45,7 @@ pub(super) fn parse(text: &str) -> Result<Duration, String> {
 }
 
 /// Writes it as [`parse`] reads it.
-pub(super) fn format(duration: Duration) -> String {
+pub(crate) fn format(duration: Duration) -> String {
     let mut ms = duration.as_millis() as u64;
     let mut text = String::new();
     for (unit, unit_ms) in UNITS[..4].iter().rev() {
