@@ -115,9 +115,10 @@ fn unhex(text: &str) -> Option<[u8; 32]> {
     Some(bytes)
 }
 
-/// How the id of a map's group ends, and that of a group of tasks.
+/// How the id of a map's group ends, that of a group of tasks, and that of a group of jobs.
 const MAP_MARK: [u8; 8] = *b"once-map";
 const TASKS_MARK: [u8; 8] = *b"oncetask";
+const JOBS_MARK: [u8; 8] = *b"oncejobs";
 
 /// What a group holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,6 +129,8 @@ pub(crate) enum Kind {
     Map,
     /// The tasks of a namespace.
     Tasks,
+    /// The jobs of a namespace.
+    Jobs,
 }
 
 /// The identity of one Raft group: one per [`Once`](crate::Once) cell,
@@ -165,6 +168,12 @@ impl GroupId {
         Self::marked(derived, TASKS_MARK)
     }
 
+    /// The group of the jobs of a namespace. It says so of itself, as that of a map.
+    pub(crate) fn of_jobs(namespace: &str) -> Self {
+        let derived = UniqueId::from("raft_once_jobs").derive(namespace);
+        Self::marked(derived, JOBS_MARK)
+    }
+
     fn marked(derived: UniqueId, mark: [u8; 8]) -> Self {
         let mut bytes = *derived.as_bytes();
         bytes[32 - mark.len()..].copy_from_slice(&mark);
@@ -177,6 +186,8 @@ impl GroupId {
             Kind::Map
         } else if bytes.ends_with(&TASKS_MARK) {
             Kind::Tasks
+        } else if bytes.ends_with(&JOBS_MARK) {
+            Kind::Jobs
         } else {
             Kind::Cell
         }
@@ -189,6 +200,10 @@ impl GroupId {
 
     pub(crate) fn is_tasks(&self) -> bool {
         self.kind() == Kind::Tasks
+    }
+
+    pub(crate) fn is_jobs(&self) -> bool {
+        self.kind() == Kind::Jobs
     }
 
     /// It is that of one slot, whose log stays small for ever.
@@ -364,6 +379,8 @@ mod tests {
     fn a_namespace_of_tasks_is_a_group_of_its_own_and_known_as_one() {
         let id = GroupId::of_tasks("default");
         assert!(id.is_tasks() && !id.is_map() && !id.is_cell());
+        let jobs = GroupId::of_jobs("default");
+        assert!(jobs.is_jobs() && !jobs.is_tasks() && !jobs.is_cell() && !id.is_jobs());
         assert_ne!(id, GroupId::of_tasks("other"));
         assert_eq!(&id.to_string()[..8], "2fa89d5f");
     }

@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Touch { slot: Slot, id: ProposalId },
     /// A step of a task, in a group of tasks.
     Task(task::Command),
+    /// A step of a job, in a group of jobs.
+    Job(job::Command),
 }
 
 impl Command {
@@ -39,7 +41,7 @@ impl Command {
     pub(crate) fn slot(&self) -> &[u8] {
         match self {
             Self::Set { slot, .. } | Self::Touch { slot, .. } => slot,
-            Self::Task(_) => &[],
+            Self::Task(_) | Self::Job(_) => &[],
         }
     }
 
@@ -48,6 +50,7 @@ impl Command {
         match self {
             Self::Set { proposal, .. } => proposal.value.len(),
             Self::Touch { .. } | Self::Task(_) => 0,
+            Self::Job(command) => command.value_bytes(),
         }
     }
 
@@ -55,7 +58,7 @@ impl Command {
         match self {
             Self::Set { proposal, .. } => Some(proposal.id),
             Self::Touch { id, .. } => Some(*id),
-            Self::Task(_) => None,
+            Self::Task(_) | Self::Job(_) => None,
         }
     }
 }
@@ -91,6 +94,8 @@ pub(crate) struct Reply {
     pub(crate) record: Option<Arc<Record>>,
     /// The answer to a [`Command::Task`].
     pub(crate) task: Option<Box<task::Answer>>,
+    /// The answer to a [`Command::Job`].
+    pub(crate) job: Option<Box<job::Answer>>,
 }
 
 impl Reply {
@@ -100,6 +105,7 @@ impl Reply {
             version,
             record: None,
             task: None,
+            job: None,
         }
     }
 }
@@ -122,7 +128,7 @@ pub(crate) fn apply<S: Slots>(
     version: Version,
     command: &Command,
 ) -> Result<Reply, S::Error> {
-    if matches!(command, Command::Task(_)) {
+    if matches!(command, Command::Task(_) | Command::Job(_)) {
         // Of no group with slots.
         return Ok(Reply::at(version));
     }

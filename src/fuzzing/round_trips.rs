@@ -7,6 +7,7 @@ use rand::rngs::StdRng;
 
 use crate::codec::{self, Decode, Encode};
 use crate::group::generate as group;
+use crate::group::generate_jobs as jobs;
 use crate::group::generate_tasks as tasks;
 use crate::group::wire::{Body, RaftRequest, Request, Response, Subject};
 use crate::id::NodeId;
@@ -48,6 +49,7 @@ impl Seen {
 fn every_request_is_read_as_it_was_written() {
     let (mut bodies, mut raft) = (Seen::default(), Seen::default());
     let (mut slots, mut queries, mut many) = (Seen::default(), Seen::default(), Seen::default());
+    let mut of_jobs = Seen::default();
     each(|rng| {
         let request = group::request(rng);
         assert_eq!(Request::decode(&request.encode()).as_ref(), Ok(&request));
@@ -68,18 +70,23 @@ fn every_request_is_read_as_it_was_written() {
         if let Body::Tasks { query, .. } = body {
             queries.see(tasks::kind_of_query(query));
         }
+        if let Body::Jobs { query, .. } = body {
+            of_jobs.see(jobs::kind_of_query(query));
+        }
     });
     bodies.assert_all(group::BODIES);
     many.assert_all(group::MANY);
     raft.assert_all(group::RAFT_REQUESTS);
     slots.assert_all(group::SLOTS_REQUESTS);
     queries.assert_all(tasks::QUERIES);
+    of_jobs.assert_all(jobs::QUERIES);
 }
 
 #[test]
 fn every_response_is_read_as_it_was_written() {
     let (mut responses, mut raft) = (Seen::default(), Seen::default());
     let (mut slots, mut answers) = (Seen::default(), Seen::default());
+    let mut of_jobs = Seen::default();
     each(|rng| {
         let response = group::response(rng);
         assert_eq!(Response::decode(&response.encode()).as_ref(), Ok(&response));
@@ -93,11 +100,15 @@ fn every_response_is_read_as_it_was_written() {
         if let Response::Tasks(answer) = &response {
             answers.see(tasks::kind_of_answer(answer));
         }
+        if let Response::Jobs(answer) = &response {
+            of_jobs.see(jobs::kind_of_answer(answer));
+        }
     });
     responses.assert_all(group::RESPONSES);
     raft.assert_all(group::RAFT_RESPONSES);
     slots.assert_all(group::SLOTS_RESPONSES);
     answers.assert_all(tasks::ANSWERS);
+    of_jobs.assert_all(jobs::ANSWERS);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::codec::{self, Decode, Encode};
 use crate::failpoint;
 use crate::id::{GroupId, NodeId, Version};
+use crate::machine::job;
 use crate::machine::task::{Board, Changes};
 use crate::machine::{Command, Machine, Record, Reply, Slot};
 use crate::metrics::Counts;
@@ -21,6 +22,7 @@ use crate::store::{Batch, Durability, Store, StoreFailed};
 
 use super::census::Census;
 use super::first::{FIRST, FIRST_TERM};
+use super::jobs;
 use super::raft::{LogPosition, StoredElectorate, StoredEntry, StoredPayload, StoredVote};
 use super::seal::{SEALED, Sealed, put_frame, unseal};
 use super::slots::{COUNT, Decided, Ledger, find_without_slots};
@@ -64,6 +66,8 @@ pub(crate) struct Held {
     pub(crate) count: u64,
     /// Of a group of tasks.
     pub(crate) board: Board,
+    /// Of a group of jobs.
+    pub(crate) jobs: job::Board,
     /// The genesis entry is on disk, or does not need to be.
     pub(crate) born: bool,
     /// On disk it is one value.
@@ -100,6 +104,7 @@ impl Held {
             machine: Machine::default(),
             count: 0,
             board: Board::default(),
+            jobs: job::Board::default(),
             born: false,
             sealed: false,
         }
@@ -146,6 +151,21 @@ impl Held {
         if let Command::Task(command) = command {
             let answer = self.board.apply(version, command, changes);
             reply.task = Some(Box::new(answer));
+        }
+        reply
+    }
+
+    /// The same of a job.
+    pub(super) fn apply_job(
+        &mut self,
+        version: Version,
+        command: &Command,
+        changes: &mut job::Changes,
+    ) -> Reply {
+        let mut reply = Reply::at(version);
+        if let Command::Job(command) = command {
+            let answer = self.jobs.apply(version, command, changes);
+            reply.job = Some(Box::new(answer));
         }
         reply
     }
@@ -205,6 +225,7 @@ impl Disk {
         };
         let mut records: Vec<(Slot, Arc<Record>)> = Vec::new();
         let mut of_tasks = tasks::Found::default();
+        let mut of_jobs = jobs::Found::default();
         for (key, value) in found {
             // The scan's prefix ends before the tag, so a key without one is not ours.
             let Some((&tag, rest)) = key[prefix.len()..].split_first() else {
@@ -222,11 +243,13 @@ impl Disk {
                 APPLIED => held.applied = unpack(group, &value)?,
                 COUNT => held.count = unpack(group, &value)?,
                 RECORD => records.push((rest.to_vec(), Arc::new(unpack(group, &value)?))),
+                _ if group.is_jobs() && of_jobs.take(group, (tag, rest), &value)? => {}
                 _ if group.is_tasks() && of_tasks.take(group, (tag, rest), &value)? => {}
                 _ => return Err(broken(group, "a key of a kind this build does not know")),
             }
         }
         held.board = of_tasks.board();
+        held.jobs = of_jobs.board();
         held.machine = Machine::from_records(records);
         sound::check_stored(&held).map_err(|what| broken(group, what))?;
         Ok(held)
@@ -436,6 +459,10 @@ impl Disk {
                 Contents::Tasks(board) => {
                     tasks::put(self.group, &mut batch, &held.board.changes_to(&board));
                     held.board = board;
+                }
+                Contents::Jobs(board) => {
+                    jobs::put(self.group, &mut batch, &held.jobs.changes_to(&board));
+                    held.jobs = board;
                 }
                 Contents::Map { count } => {
                     self.ledger.put_count(&mut batch, count);

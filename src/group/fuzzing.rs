@@ -13,7 +13,10 @@ use super::directory::Directory;
 use super::disk::{Disk, key};
 use super::raft::{StoredEntry, StoredPayload};
 use super::sound::check_message;
-use super::state::{read_snapshot, read_tasks_snapshot, write_tasks_snapshot};
+use super::state::{
+    read_jobs_snapshot, read_snapshot, read_tasks_snapshot, write_jobs_snapshot,
+    write_tasks_snapshot,
+};
 use super::tasks::TasksQuery;
 use super::wire::{Body, HOPS_MAX, RaftRequest, Request, Response, Subject};
 use super::{CallError, Peers};
@@ -22,9 +25,11 @@ use crate::limits::Limits;
 use crate::machine::{Command, Machine, Proposal};
 use crate::store::{Batch, Durability, Store};
 
-/// The group that the pairs of [`group_on_disk`] belong to, and one of tasks with the same ones.
+/// The group that the pairs of [`group_on_disk`] belong to, and those of tasks and jobs with the same
+/// ones.
 pub(crate) const GROUP: GroupId = GroupId::from_bytes([7; 32]);
 pub(crate) const TASKS: GroupId = GroupId::from_bytes(*b"tasks that a fuzzer madeoncetask");
+pub(crate) const JOBS: GroupId = GroupId::from_bytes(*b"jobs that a fuzzer made oncejobs");
 
 /// How long a voter is given to answer, in simulated milliseconds: longer than its own deadlines.
 const ANSWER_MS: u64 = 300_000;
@@ -58,6 +63,10 @@ fn snapshot(bytes: &[u8]) {
     if let Ok((version, board)) = read_tasks_snapshot(bytes) {
         let written = write_tasks_snapshot(version, &board);
         assert_eq!(read_tasks_snapshot(&written), Ok((version, board)));
+    }
+    if let Ok((version, board)) = read_jobs_snapshot(bytes) {
+        let written = write_jobs_snapshot(version, &board);
+        assert_eq!(read_jobs_snapshot(&written), Ok((version, board)));
     }
     if let Ok((_, machine)) = read_snapshot(bytes) {
         let records = machine.records();
@@ -137,6 +146,7 @@ pub(crate) fn group_on_disk(bytes: &[u8]) {
             _ => [&[1, 0], value].concat(),
         };
         batch.put(key(TASKS, Some(kind & 0x7f), tail), value.clone());
+        batch.put(key(JOBS, Some(kind & 0x7f), tail), value.clone());
         batch.put(key(GROUP, Some(kind & 0x7f), tail), value);
         rest = behind;
     }
@@ -152,6 +162,9 @@ pub(crate) fn group_on_disk(bytes: &[u8]) {
     }
     if let Ok(held) = Disk::load(&store, TASKS, &voters, None) {
         assert_eq!(held.board.check(held.applied.version), Ok(()));
+    }
+    if let Ok(held) = Disk::load(&store, JOBS, &voters, None) {
+        assert_eq!(held.jobs.check(held.applied.version), Ok(()));
     }
     let propose = Request::new(
         GROUP,

@@ -8,13 +8,14 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
 
 use super::disk::{Applied, Disk, Held, key};
-use super::fuzzing::{GROUP, TASKS};
+use super::fuzzing::{GROUP, JOBS, TASKS};
+use super::jobs::generate as jobs;
 use super::raft::{
     LogPosition, StoredElectorate, StoredEntry, StoredPayload, StoredSnapshotMeta, StoredVote,
 };
 use super::scope::Scope;
 use super::slots::{Decided, Range, SlotsRequest, SlotsResponse};
-use super::state::{write_snapshot, write_tasks_snapshot};
+use super::state::{write_jobs_snapshot, write_snapshot, write_tasks_snapshot};
 use super::tasks::generate as tasks;
 use super::wire::{
     Batch, Body, EPOCH, Many, RaftRequest, RaftResponse, Request, Response, Standing, State,
@@ -22,6 +23,7 @@ use super::wire::{
 };
 use crate::codec::AtMost;
 use crate::id::{GroupId, NodeId, ProposalId, Version};
+use crate::machine::job;
 use crate::machine::task::Changes;
 use crate::machine::{Command, Machine, Proposal, Record, Reply};
 use crate::store::Store;
@@ -105,8 +107,9 @@ pub(crate) fn proposal(rng: &mut StdRng) -> Proposal {
 }
 
 pub(crate) fn command(rng: &mut StdRng) -> Command {
-    match rng.random_range(0..3) {
+    match rng.random_range(0..4) {
         0 => Command::Task(tasks::command(rng)),
+        3 => Command::Job(jobs::command(rng)),
         1 => Command::Set {
             slot: slot(rng),
             proposal: proposal(rng),
@@ -130,6 +133,7 @@ pub(crate) fn reply(rng: &mut StdRng) -> Reply {
         version: version(rng),
         record: maybe(rng, record),
         task: maybe(rng, |rng| Box::new(tasks::answer(rng))),
+        job: maybe(rng, |rng| Box::new(jobs::answer(rng))),
     }
 }
 
@@ -188,6 +192,7 @@ pub(crate) fn snapshot_meta(rng: &mut StdRng) -> StoredSnapshotMeta {
 pub(crate) fn snapshot(rng: &mut StdRng) -> Vec<u8> {
     match rng.random_range(0..3) {
         0 => write_tasks_snapshot(version(rng), &tasks::board(rng)),
+        1 => write_jobs_snapshot(version(rng), &jobs::board(rng)),
         _ => write_snapshot(version(rng), &machine(rng)),
     }
 }
@@ -222,7 +227,7 @@ fn raft_request(rng: &mut StdRng) -> RaftRequest {
     }
 }
 
-pub(crate) const BODIES: usize = 10;
+pub(crate) const BODIES: usize = 12;
 
 /// A body of each kind has a number of its own.
 pub(crate) fn kind_of_body(body: &Body) -> usize {
@@ -237,6 +242,8 @@ pub(crate) fn kind_of_body(body: &Body) -> usize {
         Body::Tasks { .. } => 7,
         Body::TaskChanges { .. } => 8,
         Body::Decided { .. } => 9,
+        Body::Jobs { .. } => 10,
+        Body::JobChanges { .. } => 11,
     }
 }
 
@@ -317,6 +324,14 @@ fn body(rng: &mut StdRng) -> Body {
             after: version(rng),
         },
         8 => Body::Decided { vote: vote(rng) },
+        9 => Body::Jobs {
+            query: jobs::query(rng),
+            hops_left: rng.random(),
+            within_ms: number(rng),
+        },
+        10 => Body::JobChanges {
+            after: version(rng),
+        },
         _ => Body::Slots {
             at_least: version(rng),
             request: slots_request(rng),
@@ -461,7 +476,7 @@ pub(crate) fn kind_of_raft_response(response: &RaftResponse) -> usize {
     }
 }
 
-pub(crate) const RESPONSES: usize = 13;
+pub(crate) const RESPONSES: usize = 14;
 
 pub(crate) fn kind_of_response(response: &Response) -> usize {
     match response {
@@ -478,6 +493,7 @@ pub(crate) fn kind_of_response(response: &Response) -> usize {
         Response::Subscribed(_) => 10,
         Response::Wanted(_) => 11,
         Response::Tasks(_) => 12,
+        Response::Jobs(_) => 13,
     }
 }
 
@@ -523,6 +539,7 @@ pub(crate) fn response(rng: &mut StdRng) -> Response {
         9 => Response::Subscribed(Batch::new(list(rng, subscribed))),
         10 => Response::Wanted(Batch::new(list(rng, |rng| rng.random()))),
         11 => Response::Tasks(tasks::tasks_answer(rng)),
+        12 => Response::Jobs(jobs::jobs_answer(rng)),
         _ => Response::Refused {
             reason: String::from_utf8_lossy(&bytes(rng, 30)).into_owned(),
         },
@@ -534,7 +551,7 @@ pub(crate) fn response(rng: &mut StdRng) -> Response {
 pub(crate) fn on_disk(rng: &mut StdRng) -> Vec<u8> {
     let store = Store::in_memory();
     let held = Held::newborn(&BTreeSet::from([NodeId::of_voter("a")]), None);
-    let group = [GROUP, TASKS][rng.random_range(0..2)];
+    let group = [GROUP, TASKS, JOBS][rng.random_range(0..3)];
     let disk = Disk::new(store.clone(), group, held);
     let mut term = 0;
     for _ in 0..rng.random_range(1..12) {
@@ -571,6 +588,10 @@ fn step(rng: &mut StdRng, disk: &Disk, term: &mut u64) {
                         let step = tasks::sound_command(rng, index.max(1));
                         StoredPayload::Command(Command::Task(step))
                     }
+                    _ if disk.group == JOBS => {
+                        let step = jobs::sound_command(rng, index.max(1));
+                        StoredPayload::Command(Command::Job(step))
+                    }
                     _ => StoredPayload::Command(Command::Set {
                         slot: vec![],
                         proposal: proposal(rng),
@@ -583,19 +604,22 @@ fn step(rng: &mut StdRng, disk: &Disk, term: &mut u64) {
             let mut held = disk.held();
             let entries: Vec<_> = held.entries.values().cloned().collect();
             let (mut new, mut changes) = (Vec::new(), Changes::default());
+            let mut job_changes = job::Changes::default();
             for entry in entries.into_iter().filter(|entry| Some(entry.at) > at) {
                 held.applied.at = Some(entry.at);
                 if let StoredPayload::Command(command) = &entry.payload {
                     let version = Version::new(entry.at.index);
                     held.applied.version = version;
                     held.apply_step(version, command, &mut changes);
+                    held.apply_job(version, command, &mut job_changes);
                     let reply = held.machine.apply(version, command);
                     new.extend(reply.record.map(|record| (command.slot().to_vec(), record)));
                 }
             }
-            match disk.group == TASKS {
-                true => disk.save_tasks(&mut held, &changes),
-                false => disk.save_applied(&mut held, new),
+            match disk.group {
+                TASKS => disk.save_tasks(&mut held, &changes),
+                JOBS => disk.save_jobs(&mut held, &job_changes),
+                _ => disk.save_applied(&mut held, new),
             }
         }
         // Never beyond what is applied.

@@ -19,6 +19,7 @@ pub(crate) mod fuzzing;
 #[cfg(test)]
 pub(crate) mod generate;
 mod hearing;
+mod jobs;
 mod join;
 mod lease;
 mod log;
@@ -67,6 +68,10 @@ pub(crate) use by_instance::{ByInstance, bear_by_instance};
 pub(crate) use census::Census;
 pub(crate) use directory::{Directory, Group, Interest};
 pub(crate) use hearing::{Asked, Hearing};
+#[cfg(test)]
+pub(crate) use jobs::generate as generate_jobs;
+#[cfg(feature = "jobs")]
+pub(crate) use jobs::{JobSeen, JobStepped, JobsAnswer, JobsQuery};
 #[cfg(test)]
 pub(crate) use raft::{StoredElectorate, StoredSnapshotMeta, StoredVote};
 #[cfg(test)]

@@ -43,6 +43,7 @@ impl fmt::Display for Command {
             }
             Self::Touch { id, .. } => write!(f, "touch {id:?}"),
             Self::Task(command) => write!(f, "task {:?}: {command}", command.id),
+            Self::Job(command) => write!(f, "job step {:?}: {command}", command.id),
         }
     }
 }

@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::id::{GroupId, NodeId, Version};
 use crate::machine::Command;
+use crate::machine::job;
 use crate::machine::task::Board;
 
 use super::Peers;
@@ -344,6 +345,12 @@ impl Replica {
     pub(crate) fn with_board<T>(&self, look: impl FnOnce(&Board, Version) -> T) -> T {
         let held = self.disk.held();
         look(&held.board, held.applied.version)
+    }
+
+    /// Looks at the jobs, as of a version.
+    pub(crate) fn with_jobs<T>(&self, look: impl FnOnce(&job::Board, Version) -> T) -> T {
+        let held = self.disk.held();
+        look(&held.jobs, held.applied.version)
     }
 
     /// A majority confirms that this replica leads, and everything committed before is applied.

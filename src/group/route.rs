@@ -13,6 +13,7 @@ use crate::metrics::Counts;
 
 use super::ATTEMPT;
 use super::directory::{Directory, Group};
+use super::jobs::JobsQuery;
 use super::slots::SlotsRequest;
 use super::tasks::TasksQuery;
 use super::wire::{Body, HOPS_MAX, Request, Response, State};
@@ -25,6 +26,8 @@ pub(super) enum Ask {
     Settle(Slot),
     /// About the tasks of a namespace.
     Tasks(TasksQuery),
+    /// About the jobs of a namespace.
+    Jobs(JobsQuery),
 }
 
 impl Ask {
@@ -38,6 +41,11 @@ impl Ask {
                 within_ms,
             },
             Self::Tasks(query) => Body::Tasks {
+                query: query.clone(),
+                hops_left,
+                within_ms,
+            },
+            Self::Jobs(query) => Body::Jobs {
                 query: query.clone(),
                 hops_left,
                 within_ms,
@@ -64,9 +72,10 @@ impl Ask {
     pub(super) fn patience(&self, least: Duration, hops_left: u8) -> Duration {
         let bytes = match self {
             Self::Commit(Command::Set { proposal, .. }) => proposal.value.len() as u64,
-            Self::Commit(Command::Touch { .. } | Command::Task(_))
+            Self::Commit(Command::Touch { .. } | Command::Task(_) | Command::Job(_))
             | Self::Settle(_)
-            | Self::Tasks(_) => 0,
+            | Self::Tasks(_)
+            | Self::Jobs(_) => 0,
         };
         let transfers = u64::from(hops_left) + 2;
         least + Duration::from_millis(transfers * bytes / LINK_BYTES_PER_MS)

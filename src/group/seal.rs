@@ -60,6 +60,7 @@ impl Sealed {
             machine: Machine::from_records([(Slot::new(), self.record)]),
             count: 0,
             board: Board::default(),
+            jobs: Default::default(),
             born: true,
             sealed: true,
         }

@@ -12,6 +12,7 @@ use crate::probe::{Bug, planted};
 
 use super::ATTEMPT;
 use super::directory::{Directory, Group};
+use super::jobs;
 use super::raft::StoredPayload;
 use super::replica::{Lead, Replica};
 use super::route::{Ask, NoAnswer};
@@ -33,14 +34,17 @@ const VAIN_BYTES_MAX: usize = 1024;
 /// can be sent.
 fn check(group: GroupId, command: &Command) -> Result<(), &'static str> {
     match (group.kind(), command.slot().len()) {
-        (Kind::Cell | Kind::Tasks, 0) | (Kind::Map, 1..=SLOT_BYTES_MAX) => {}
-        (Kind::Cell | Kind::Tasks, _) => return Err("a cell has one slot"),
+        (Kind::Cell | Kind::Tasks | Kind::Jobs, 0) | (Kind::Map, 1..=SLOT_BYTES_MAX) => {}
+        (Kind::Cell | Kind::Tasks | Kind::Jobs, _) => return Err("a cell has one slot"),
         (Kind::Map, _) => return Err("a slot's name is empty or too long"),
     }
     match command {
         Command::Task(step) if group.is_tasks() => check_proposed(step),
         Command::Task(_) => Err("there are no tasks in this group"),
         _ if group.is_tasks() => Err("there are tasks alone in this group"),
+        Command::Job(step) if group.is_jobs() => jobs::check_proposed(step),
+        Command::Job(_) => Err("there are no jobs in this group"),
+        _ if group.is_jobs() => Err("there are jobs alone in this group"),
         Command::Set { proposal, .. } if proposal.value.len() > VALUE_BYTES_CAP => {
             Err("the value is larger than any cell may hold")
         }
@@ -59,7 +63,9 @@ fn is_of_voters(body: &Body) -> bool {
         | Body::Settle { .. }
         | Body::Barrier { .. }
         | Body::Tasks { .. }
-        | Body::TaskChanges { .. } => false,
+        | Body::TaskChanges { .. }
+        | Body::Jobs { .. }
+        | Body::JobChanges { .. } => false,
         Body::Slots { request, .. } => request.is_of_voters(),
     }
 }
@@ -175,6 +181,7 @@ impl Directory {
         if let Body::Propose { hops_left, .. }
         | Body::Settle { hops_left, .. }
         | Body::Tasks { hops_left, .. }
+        | Body::Jobs { hops_left, .. }
         | Body::Slots {
             request: SlotsRequest::Settle { hops_left, .. },
             ..
@@ -255,6 +262,19 @@ impl Directory {
                 query.check(id)?;
                 let (asked, within) = (Ask::Tasks(query), deadline(within_ms));
                 Box::pin(self.serve(&group, asked, hops_left, within, Some(peer))).await
+            }
+            Body::Jobs {
+                query,
+                hops_left,
+                within_ms,
+            } => {
+                query.check(id)?;
+                let (asked, within) = (Ask::Jobs(query), deadline(within_ms));
+                Box::pin(self.serve(&group, asked, hops_left, within, Some(peer))).await
+            }
+            Body::JobChanges { after } => {
+                let answer = self.answer_job_changes(&group, after)?;
+                Some(Response::Jobs(answer))
             }
             Body::TaskChanges { after } => {
                 let answer = self.answer_task_changes(&group, after)?;
@@ -351,6 +371,12 @@ impl Directory {
                     return Some(match ask {
                         Ask::Commit(Command::Task(step)) => {
                             Box::pin(self.lead_step(&replica, step, deadline)).await
+                        }
+                        Ask::Commit(Command::Job(step)) => {
+                            Box::pin(self.lead_job(&replica, step, deadline)).await
+                        }
+                        Ask::Jobs(query) => {
+                            Box::pin(self.lead_jobs_query(&replica, query, deadline)).await
                         }
                         Ask::Commit(command) => replica.write(command, deadline).await,
                         Ask::Settle(slot) => replica.settle(&slot, deadline).await,

@@ -12,7 +12,7 @@ use crate::machine::{Command, Proposal};
 
 use super::disk::Held;
 use super::raft::{LogPosition, StoredEntry, StoredPayload, StoredVote};
-use super::state::{read_map_snapshot, read_snapshot, read_tasks_snapshot};
+use super::state::{read_jobs_snapshot, read_map_snapshot, read_snapshot, read_tasks_snapshot};
 use super::wire::RaftRequest;
 
 /// No history gets as far as this, one step at a time; so whatever comes next is a number, too.
@@ -70,6 +70,16 @@ pub(super) fn check_message(
             }
             if kind == Kind::Tasks {
                 let Ok((version, board)) = read_tasks_snapshot(data) else {
+                    return Err("the snapshot is malformed");
+                };
+                board.check(version)?;
+                let is_sound = version.as_u64() <= at.index;
+                return is_sound
+                    .then_some(())
+                    .ok_or("the snapshot contradicts itself");
+            }
+            if kind == Kind::Jobs {
+                let Ok((version, board)) = read_jobs_snapshot(data) else {
                     return Err("the snapshot is malformed");
                 };
                 board.check(version)?;
@@ -195,6 +205,7 @@ fn check_applied(held: &Held) -> Result<(), &'static str> {
             return Err("a decided value is not the one that was proposed");
         }
     }
+    held.jobs.check(held.applied.version)?;
     held.board.check(held.applied.version)
 }
 
@@ -210,6 +221,7 @@ fn is_whole(entry: &StoredEntry) -> bool {
     match &entry.payload {
         StoredPayload::Command(Command::Set { proposal, .. }) => is_offered(proposal),
         StoredPayload::Command(Command::Task(step)) => step.check().is_ok(),
+        StoredPayload::Command(Command::Job(step)) => step.check().is_ok(),
         _ => true,
     }
 }

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use crate::codec::{self, MalformedError};
 use crate::failpoint;
 use crate::id::{Kind, NodeId, Version};
+use crate::machine::job::{self, Job};
 use crate::machine::task::{Board, Changes};
 use crate::machine::{Command, Machine, Reply, Slot};
 use crate::probe;
@@ -47,11 +48,12 @@ pub(crate) struct State {
     _lease: Lease,
 }
 
-/// What a number of entries is applied to, and for tasks what has changed by it.
+/// What a number of entries is applied to, and for tasks and jobs what has changed by it.
 enum Slots {
     Cell,
     Map(Fetched),
     Tasks(Changes),
+    Jobs(job::Changes),
 }
 
 impl State {
@@ -61,6 +63,7 @@ impl State {
             Kind::Map => write_map_snapshot(version, self.disk.ledger().count()),
             Kind::Cell => write_snapshot(version, &held.machine),
             Kind::Tasks => write_tasks_snapshot(version, &held.board),
+            Kind::Jobs => write_jobs_snapshot(version, &held.jobs),
         };
         Snapshot {
             meta: SnapshotMeta::from(&StoredSnapshotMeta {
@@ -76,6 +79,7 @@ impl State {
         match self.disk.group.kind() {
             Kind::Cell => return Ok(Slots::Cell),
             Kind::Tasks => return Ok(Slots::Tasks(Changes::default())),
+            Kind::Jobs => return Ok(Slots::Jobs(job::Changes::default())),
             Kind::Map => {}
         }
         let slots = entries
@@ -117,6 +121,7 @@ pub(crate) enum Contents {
         count: u64,
     },
     Tasks(Board),
+    Jobs(job::Board),
 }
 
 pub(super) fn write_snapshot(version: Version, machine: &Machine) -> Vec<u8> {
@@ -146,6 +151,19 @@ pub(super) fn write_tasks_snapshot(version: Version, board: &Board) -> Vec<u8> {
 /// What [`write_tasks_snapshot`] has written.
 pub(super) fn read_tasks_snapshot(bytes: &[u8]) -> Result<(Version, Board), MalformedError> {
     codec::decode(SNAPSHOT_VERSION, bytes)
+}
+
+/// Of jobs: all of them, as of tasks.
+pub(super) fn write_jobs_snapshot(version: Version, board: &job::Board) -> Vec<u8> {
+    let jobs: Vec<&Arc<Job>> = board.jobs().values().collect();
+    codec::encode(SNAPSHOT_VERSION, &(version, board.removed(), jobs))
+}
+
+/// What [`write_jobs_snapshot`] has written.
+pub(super) fn read_jobs_snapshot(bytes: &[u8]) -> Result<(Version, job::Board), MalformedError> {
+    let (version, removed, jobs): (Version, Version, Vec<Arc<Job>>) =
+        codec::decode(SNAPSHOT_VERSION, bytes)?;
+    Ok((version, job::Board::of(jobs, removed)))
 }
 
 /// A view of the state at the moment it was asked for.
@@ -213,6 +231,7 @@ impl RaftStateMachine<Types> for State {
                         Slots::Cell => held.machine.apply(version, command),
                         Slots::Map(fetched) => fetched.apply(version, command),
                         Slots::Tasks(changes) => held.apply_step(version, command, changes),
+                        Slots::Jobs(changes) => held.apply_job(version, command, changes),
                     };
                     self.unsaved_bytes += command.value_bytes();
                     if let Some(record) = reply.record.as_ref().filter(|r| r.version == version) {
@@ -243,6 +262,7 @@ impl RaftStateMachine<Types> for State {
             held.applied = applied;
             match &known {
                 Slots::Tasks(changes) => self.disk.save_tasks(&mut held, changes),
+                Slots::Jobs(changes) => self.disk.save_jobs(&mut held, changes),
                 Slots::Cell | Slots::Map(_) => self.disk.save_applied(&mut held, new),
             }
             held.entries.len() as u64
@@ -282,6 +302,10 @@ impl RaftStateMachine<Types> for State {
             Kind::Tasks => {
                 let (version, board) = read_tasks_snapshot(&snapshot).map_err(io::Error::other)?;
                 (version, Contents::Tasks(board), None)
+            }
+            Kind::Jobs => {
+                let (version, board) = read_jobs_snapshot(&snapshot).map_err(io::Error::other)?;
+                (version, Contents::Jobs(board), None)
             }
             Kind::Map => {
                 let (version, count) = read_map_snapshot(&snapshot).map_err(io::Error::other)?;

@@ -132,6 +132,8 @@ pub(super) fn wait_in(proposed: &Arc<Pool>, command: &Command) -> Option<Option<
         Command::Set { proposal, .. } if proposal.value.len() > PROPOSED_FREE_BYTES => {
             proposed.take(proposal.value.len()).map(Some)
         }
-        Command::Set { .. } | Command::Touch { .. } | Command::Task(_) => Some(None),
+        Command::Set { .. } | Command::Touch { .. } | Command::Task(_) | Command::Job(_) => {
+            Some(None)
+        }
     }
 }

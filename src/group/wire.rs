@@ -6,6 +6,7 @@ use crate::codec::{self, AtMost, Decode, Encode, MalformedError};
 use crate::id::{GroupId, NodeId, Version};
 use crate::machine::{Command, Record, Reply as Applied};
 
+use super::jobs::{JobsAnswer, JobsQuery};
 use super::raft::{LogPosition, StoredEntry, StoredSnapshotMeta, StoredVote};
 use super::scope::Scope;
 use super::slots::{SlotsRequest, SlotsResponse};
@@ -105,6 +106,14 @@ pub(crate) enum Body {
     },
     /// Which tasks have changed behind this version, as far as this voter knows?
     TaskChanges { after: Version },
+    /// To the leader of a group of jobs.
+    Jobs {
+        query: JobsQuery,
+        hops_left: u8,
+        within_ms: u64,
+    },
+    /// Which jobs have changed behind this version, as far as this voter knows?
+    JobChanges { after: Version },
     /// The first entry of this leader by birth is committed. The answer is `Done` if that is on
     /// the disk now, and that entry is all there is of the group.
     Decided { vote: StoredVote },
@@ -195,6 +204,7 @@ pub(crate) enum Response {
     /// Whether the subscriber still wants to be told.
     Wanted(Batch<bool>),
     Tasks(TasksAnswer),
+    Jobs(JobsAnswer),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -255,7 +265,7 @@ impl Response {
     pub(crate) fn is_of_leader(&self) -> bool {
         matches!(
             self,
-            Self::Committed { .. } | Self::State(_) | Self::Tasks(_)
+            Self::Committed { .. } | Self::State(_) | Self::Tasks(_) | Self::Jobs(_)
         )
     }
 

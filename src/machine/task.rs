@@ -17,8 +17,8 @@ use crate::id::Version;
 
 pub(crate) use board::{Board, Changes};
 pub(crate) use record::{
-    Attempt, End, How, Made, Name, Phase, REASON_BYTES_MAX, Spec, Task, check_name, check_outcome,
-    check_who,
+    Attempt, End, How, Made, Name, Phase, REASON_BYTES_MAX, Spec, Task, WHO_BYTES_MAX, check_name,
+    check_outcome, check_who,
 };
 pub use record::{ClaimId, ClaimIdError, Failure, Outcome, Policy};
 

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::super::directory::Directory;
 use super::super::replica::Replica;
 use super::super::wire::Response;
-use super::{PAGE_BYTES, SILENT_MS, Seen, TasksAnswer, TasksQuery};
+use super::{PAGE_BYTES, SILENT_MS, Seen, TasksAnswer, TasksQuery, Watch};
 use crate::codec;
 use crate::id::Version;
 use crate::machine::task::{
@@ -84,7 +84,8 @@ impl Directory {
             && let Some(task) = changed_by(reply)
         {
             let (term, _) = replica.term();
-            self.vigils.heard(replica.group, term, &name, task);
+            self.vigils
+                .heard(replica.group, term, Watch::of(&name, task));
         }
         response
     }
@@ -105,7 +106,8 @@ impl Directory {
 
     fn silence(&self, replica: &Replica, name: &Name, task: &Task) -> Duration {
         let (term, _) = replica.term();
-        self.vigils.silent_for(replica.group, term, name, task)
+        self.vigils
+            .silent_for(replica.group, term, Watch::of(name, task))
     }
 
     /// Has a task forgotten that is over, and an attempt expired whose executor is silent, where
@@ -182,7 +184,8 @@ impl Directory {
                 let task = task.filter(|task| task.running() == Some(claim));
                 if let Some(task) = &task {
                     let (term, _) = replica.term();
-                    self.vigils.heard(replica.group, term, &name, task);
+                    self.vigils
+                        .heard(replica.group, term, Watch::of(&name, task));
                 }
                 TasksAnswer::Renewed(task.is_some())
             }

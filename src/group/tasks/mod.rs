@@ -17,7 +17,7 @@ use crate::id::{GroupId, Version};
 use crate::machine::task::{Answer, ClaimId, Command, Deed, Name, Step, Task, check_name};
 
 pub(super) use disk::{Found, put};
-pub(super) use vigil::Vigils;
+pub(super) use vigil::{Vigils, Watch};
 
 /// How often an executor tells the leader that it is at work, in milliseconds.
 pub(crate) const RENEW_MS: u64 = 3_000;

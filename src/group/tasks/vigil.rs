@@ -13,6 +13,25 @@ use tokio::time::Instant;
 use crate::id::{GroupId, Version};
 use crate::machine::task::{Name, Phase, Task};
 
+/// What is watched: a task, or an execution of a job.
+#[derive(Clone, Copy)]
+pub(in super::super) struct Watch<'a> {
+    pub(in super::super) name: &'a str,
+    pub(in super::super) changed: Version,
+    /// It runs, or waits for its next attempt.
+    pub(in super::super) is_open: bool,
+}
+
+impl<'a> Watch<'a> {
+    pub(super) fn of(name: &'a Name, task: &Task) -> Self {
+        Self {
+            name,
+            changed: task.changed,
+            is_open: matches!(task.phase(), Phase::Running | Phase::Waiting),
+        }
+    }
+}
+
 /// The most tasks that are watched at once, of all groups. Beyond it all begin afresh, which lets
 /// nobody be taken for dead too early.
 const WATCHED_MAX: usize = 65_536;
@@ -46,39 +65,31 @@ impl Vigils {
 
     /// For how long nothing was heard of a task that runs, or waits for its next attempt. Who asks
     /// for the first time, hears of it now.
-    pub(super) fn silent_for(
+    pub(in super::super) fn silent_for(
         &self,
         group: GroupId,
         term: u64,
-        name: &Name,
-        task: &Task,
+        watch: Watch<'_>,
     ) -> Duration {
         let now = Instant::now();
-        let since = self.watched().since(group, term, name, task, now);
+        let since = self.watched().since(group, term, watch, now);
         now.saturating_duration_since(since)
     }
 
     /// The executor was heard of, or the task has just become what it is.
-    pub(super) fn heard(&self, group: GroupId, term: u64, name: &Name, task: &Task) {
+    pub(in super::super) fn heard(&self, group: GroupId, term: u64, watch: Watch<'_>) {
         let now = Instant::now();
         let mut watched = self.watched();
-        watched.since(group, term, name, task, now);
+        watched.since(group, term, watch, now);
         let known = watched.groups.get_mut(&group);
-        if let Some(known) = known.and_then(|vigil| vigil.tasks.get_mut(name)) {
+        if let Some(known) = known.and_then(|vigil| vigil.tasks.get_mut(watch.name)) {
             known.since = now;
         }
     }
 }
 
 impl Watched {
-    fn since(
-        &mut self,
-        group: GroupId,
-        term: u64,
-        name: &Name,
-        task: &Task,
-        now: Instant,
-    ) -> Instant {
+    fn since(&mut self, group: GroupId, term: u64, watch: Watch<'_>, now: Instant) -> Instant {
         if self.tasks >= WATCHED_MAX {
             *self = Self::default();
         }
@@ -90,20 +101,20 @@ impl Watched {
                 tasks: BTreeMap::new(),
             };
         }
-        if !matches!(task.phase(), Phase::Running | Phase::Waiting) {
-            self.tasks -= usize::from(vigil.tasks.remove(name).is_some());
+        if !watch.is_open {
+            self.tasks -= usize::from(vigil.tasks.remove(watch.name).is_some());
             return now;
         }
-        match vigil.tasks.get(name) {
-            Some(known) if known.changed == task.changed => known.since,
+        match vigil.tasks.get(watch.name) {
+            Some(known) if known.changed == watch.changed => known.since,
             known => {
                 self.tasks += usize::from(known.is_none());
-                let changed = task.changed;
+                let changed = watch.changed;
                 let known = Known {
                     changed,
                     since: now,
                 };
-                vigil.tasks.insert(name.clone(), known);
+                vigil.tasks.insert(watch.name.into(), known);
                 now
             }
         }
@@ -129,13 +140,13 @@ mod tests {
         let task = generate::running(&mut board, "t", 1);
         let name = "t".to_string();
         let silent = |term, task: &Task| {
-            let silent = vigils.silent_for(GROUP, term, &name, task);
+            let silent = vigils.silent_for(GROUP, term, Watch::of(&name, task));
             silent.as_millis() as u64
         };
         assert_eq!(silent(1, &task), 0);
         pass(700).await;
         assert_eq!(silent(1, &task), 700);
-        vigils.heard(GROUP, 1, &name, &task);
+        vigils.heard(GROUP, 1, Watch::of(&name, &task));
         pass(300).await;
         assert_eq!(silent(1, &task), 300);
         assert_eq!(silent(2, &task), 0, "another term");

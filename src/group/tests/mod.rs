@@ -10,6 +10,10 @@ mod failing;
 mod failover;
 mod followers;
 mod hops;
+#[cfg(feature = "jobs")]
+mod jobs;
+#[cfg(feature = "jobs")]
+mod jobs_crashes;
 mod limits;
 mod newborn;
 mod restarts;

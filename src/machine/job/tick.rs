@@ -50,6 +50,26 @@ impl Tick {
         (packed as u16, month, day, hour, minute, second)
     }
 
+    /// The civil time in UTC, this many milliseconds behind the Unix epoch.
+    pub(crate) fn of_utc(ms: u64) -> Option<Self> {
+        let seconds = ms / 1_000;
+        let [hour, minute, second] =
+            [seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60].map(|field| field as u8);
+        let mut days = seconds / (24 * 60 * 60);
+        let mut year = YEAR_MIN;
+        while year <= YEAR_MAX {
+            for month in 1..=12 {
+                let of_month = u64::from(days_of(year, month));
+                if days < of_month {
+                    return Self::new(year, month, days as u8 + 1, hour, minute, second);
+                }
+                days -= of_month;
+            }
+            year += 1;
+        }
+        None
+    }
+
     /// It is one that [`new`](Self::new) makes.
     pub(crate) fn is_sound(self) -> bool {
         let (year, month, day, hour, minute, second) = self.fields();
@@ -149,6 +169,20 @@ mod tests {
         assert_eq!(ticks.map(|tick| tick.to_string()), texts);
         assert!(ticks.is_sorted() && ticks[0] > Tick::NEVER);
         assert!(ticks.iter().all(|tick| tick.is_sound()) && !Tick::NEVER.is_sound());
+    }
+
+    #[test]
+    fn an_instant_has_a_civil_time_in_utc() {
+        for (ms, text) in [
+            (999, "1970-01-01T00:00:00"),
+            (951_782_400_000, "2000-02-29T00:00:00"),
+            (1_735_689_599_000, "2024-12-31T23:59:59"),
+            (95_617_583_999_000, "4999-12-31T23:59:59"),
+        ] {
+            assert_eq!(Tick::of_utc(ms).unwrap().to_string(), text);
+        }
+        assert_eq!(Tick::of_utc(95_617_584_000_000), None);
+        assert_eq!(Tick::of_utc(u64::MAX), None);
     }
 
     #[test]

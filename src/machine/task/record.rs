@@ -72,7 +72,7 @@ impl Policy {
         }
     }
 
-    fn retries(&self) -> u32 {
+    pub(crate) fn retries(&self) -> u32 {
         match self {
             Self::AtMostOnce => 0,
             Self::AtLeastOnce { retries_max, .. } => *retries_max,
