@@ -200,7 +200,9 @@ impl Directory {
                     group.trouble.note(None);
                     return Some(Response::Committed { reply, leader });
                 }
-                Some(answer @ (Response::State(_) | Response::Tasks(_))) => return Some(answer),
+                Some(answer @ (Response::State(_) | Response::Tasks(_) | Response::Jobs(_))) => {
+                    return Some(answer);
+                }
                 Some(Response::Refused { reason }) => {
                     tracing::debug!(group = ?group.id(), voter = %next, reason, "refused");
                     failed.push(next);
