@@ -25,12 +25,17 @@
 //! # }
 //! ```
 
+mod call;
 mod document;
 pub(crate) mod duration;
 mod error;
+mod plan;
 mod schedule;
 mod status;
+#[cfg(test)]
+mod tests;
 mod tick;
+mod worker;
 
 use std::fmt;
 use std::sync::Arc;
@@ -43,6 +48,7 @@ use crate::group::{JobStepped, JobsAnswer, JobsQuery};
 use crate::id::{GroupId, Version};
 use crate::machine::job::{Answer, Command, Refusal, Step};
 use crate::machine::task::{ClaimId, check_who};
+use crate::metrics::Counts;
 use crate::network::Network;
 use crate::once::{Hold, NoAnswer, When};
 use crate::probe;
@@ -51,7 +57,8 @@ pub use crate::machine::job::{JobId, Slot, Tick, TickError};
 pub use document::JobError;
 pub use error::JobsError;
 pub use status::{Execution, State, Status};
-pub(crate) use tick::{Claimed, Job};
+#[cfg(test)]
+pub(crate) use tick::Claimed;
 
 /// How often something is tried on a job that changes all the time.
 const TRIES_MAX: u32 = 64;
@@ -227,6 +234,10 @@ impl Jobs {
     /// The Raft group of this namespace.
     pub fn group_id(&self) -> GroupId {
         self.hold().view().group
+    }
+
+    fn counts(&self) -> &Counts {
+        &self.hold().network().directory().counts
     }
 
     fn hold(&self) -> &Hold {

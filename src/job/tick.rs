@@ -1,11 +1,12 @@
 //! What workers do with a slot of a job: claim it, say that they are at it, and how it ended.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{JobId, Jobs, JobsError, Slot, Tick};
 use crate::group::{JobStepped, JobsAnswer, JobsQuery};
 use crate::id::Version;
-use crate::machine::job::{ERROR_BYTES_MAX, Execution, Refusal, Step};
+use crate::machine::job::{self as machine, ERROR_BYTES_MAX, Execution, Step};
 use crate::machine::task::{ClaimId, Failure, Outcome};
 use crate::once::NoAnswer;
 
@@ -20,9 +21,9 @@ pub(crate) struct Job {
 #[derive(Debug)]
 pub(crate) enum Claimed {
     /// Run it, once, and say how it ended.
-    Here(Execution),
+    Here(Execution, Arc<machine::Job>),
     /// It is not to be run here: somebody else has it, or it was taken, or the job was paused or is gone.
-    Elsewhere,
+    Elsewhere(Option<Arc<machine::Job>>),
     /// The last attempt has failed, and the next may be claimed after this pause.
     NotYet(Duration),
 }
@@ -51,11 +52,12 @@ impl Job {
             }
             JobStepped::Taken(answer) => answer,
         };
-        let job = answer.job.filter(|_| answer.refused.is_none());
-        let execution = job.and_then(|job| job.execution(slot).cloned());
-        Ok(match execution {
-            Some(execution) => Claimed::Here(execution),
-            None => Claimed::Elsewhere,
+        let job = answer.job;
+        let claimed = job.as_ref().filter(|_| answer.refused.is_none());
+        let execution = claimed.and_then(|job| job.execution(slot).cloned());
+        Ok(match (execution, job) {
+            (Some(execution), Some(job)) => Claimed::Here(execution, job),
+            (_, job) => Claimed::Elsewhere(job),
         })
     }
 
@@ -88,13 +90,15 @@ impl Job {
         }
     }
 
-    /// Records a tick that nobody was there to run. `false` if somebody else was faster.
-    pub(crate) async fn miss(&self, id: ClaimId, tick: Tick) -> Result<bool, JobsError> {
+    /// Records a tick that nobody was there to run. `false` if that was refused, as when somebody else
+    /// was faster; and how the job stands then.
+    pub(crate) async fn miss(
+        &self,
+        id: ClaimId,
+        tick: Tick,
+    ) -> Result<(bool, Option<Arc<machine::Job>>), JobsError> {
         match self.step(id, Step::Miss { tick }).await? {
-            JobStepped::Taken(answer) if answer.refused == Some(Refusal::Early) => {
-                Err(JobsError::Clock)
-            }
-            JobStepped::Taken(answer) => Ok(answer.refused.is_none()),
+            JobStepped::Taken(answer) => Ok((answer.refused.is_none(), answer.job)),
             JobStepped::NotYet { .. } => Err(JobsError::Offline),
         }
     }

@@ -12,10 +12,14 @@ pub(crate) use series::{Counter, Gauge, Sizes};
 static METADATA: Metadata<'static> = Metadata::new("raft_once", Level::INFO, None);
 
 /// What is said of the series that have a label of their own; of all others their field says it.
-const FAMILIES: [(&str, &str); 6] = [
+const FAMILIES: [(&str, &str); 7] = [
     (
         "raft_once_claims_total",
         "Claims that were answered, by outcome.",
+    ),
+    (
+        "raft_once_job_executions_total",
+        "Executions of jobs that this node ran or found missed, by outcome.",
     ),
     (
         "raft_once_wakes_total",
@@ -147,6 +151,12 @@ figures! {
         claims_lost: "raft_once_claims_total" ["outcome" = "lost"];
         /// Claims of this node's program that nobody confirmed in time; they may still win.
         claims_offline: "raft_once_claims_total" ["outcome" = "offline"];
+        /// Executions of jobs that this node ran and that ended well.
+        job_executions_succeeded: "raft_once_job_executions_total" ["outcome" = "succeeded"];
+        /// Executions of jobs that this node ran and that failed, each attempt counted.
+        job_executions_failed: "raft_once_job_executions_total" ["outcome" = "failed"];
+        /// Ticks of jobs that this node found missed.
+        job_executions_missed: "raft_once_job_executions_total" ["outcome" = "missed"];
         /// Committed commands that this voter's replicas have applied, ignored writes included.
         commands_applied: "raft_once_commands_applied_total";
         /// Slots that were decided by them. A voter that takes a decision in with a snapshot does

@@ -42,6 +42,21 @@ fn are_the_same(kept: &Kept, node: &str, figures: &Figures) {
             Some(("outcome", "offline")),
             f.claims_offline,
         ),
+        (
+            "job_executions_total",
+            Some(("outcome", "succeeded")),
+            f.job_executions_succeeded,
+        ),
+        (
+            "job_executions_total",
+            Some(("outcome", "failed")),
+            f.job_executions_failed,
+        ),
+        (
+            "job_executions_total",
+            Some(("outcome", "missed")),
+            f.job_executions_missed,
+        ),
         ("commands_applied_total", None, f.commands_applied),
         ("decisions_total", None, f.decisions),
         ("elections_started_total", None, f.elections_started),

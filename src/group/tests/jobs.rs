@@ -58,7 +58,7 @@ async fn a_claim_of_a_tick_outlives_the_leader_that_committed_it() {
         let claimant = seed as usize % 3;
         let mine = jobs(cluster.node(claimant)).job(id);
         let claim = mine.claim(ClaimId([1; 16]), tick(1), 1).await;
-        assert!(matches!(claim, Ok(Claimed::Here(_))), "{claim:?}");
+        assert!(matches!(claim, Ok(Claimed::Here(..))), "{claim:?}");
         let gone = leader(&cluster);
         match seed % 2 {
             0 => cluster.cut_power(gone),
@@ -67,10 +67,10 @@ async fn a_claim_of_a_tick_outlives_the_leader_that_committed_it() {
         let (one, other) = ((gone + 1) % 3, (gone + 2) % 3);
         let theirs = jobs(cluster.node(other)).job(id);
         let again = theirs.claim(ClaimId([2; 16]), tick(1), 1).await;
-        assert!(matches!(again, Ok(Claimed::Elsewhere)), "{again:?}");
+        assert!(matches!(again, Ok(Claimed::Elsewhere(_))), "{again:?}");
         let later = theirs.claim(ClaimId([2; 16]), tick(2), 1).await;
         assert!(
-            matches!(later, Ok(Claimed::Here(_))),
+            matches!(later, Ok(Claimed::Here(..))),
             "the next is free: {later:?}"
         );
         let mine = jobs(cluster.node(one)).job(id);
@@ -84,7 +84,10 @@ async fn a_claim_of_a_tick_outlives_the_leader_that_committed_it() {
         assert_eq!(state(cluster.node(gone), id, tick(1)).await, State::Failed);
         let late = jobs(cluster.node(gone)).job(id);
         let late = late.claim(ClaimId([3; 16]), tick(1), 2).await;
-        assert!(matches!(late, Ok(Claimed::Elsewhere)), "no retry: {late:?}");
+        assert!(
+            matches!(late, Ok(Claimed::Elsewhere(_))),
+            "no retry: {late:?}"
+        );
     }
 }
 
@@ -115,7 +118,7 @@ async fn a_claim_whose_answer_is_lost_is_told_again_to_whoever_has_its_id() {
         net.heal_all();
         online(observer.open(group()).view()).await;
         match claim {
-            Ok(Claimed::Here(_)) => held += 1,
+            Ok(Claimed::Here(..)) => held += 1,
             Err(JobsError::Offline) => doubted += 1,
             other => panic!("after {ms} ms: {other:?}"),
         }
@@ -123,8 +126,8 @@ async fn a_claim_whose_answer_is_lost_is_told_again_to_whoever_has_its_id() {
         // or another one, if it was not committed.
         let other = jobs(&nodes[1]).job(id);
         let other = other.claim(ClaimId([99; 16]), slot, 1).await.unwrap();
-        let other = matches!(other, Claimed::Here(_));
-        let again = matches!(there.claim(mine, slot, 1).await.unwrap(), Claimed::Here(_));
+        let other = matches!(other, Claimed::Here(..));
+        let again = matches!(there.claim(mine, slot, 1).await.unwrap(), Claimed::Here(..));
         assert!(other != again, "after {ms} ms: {other} {again}");
     }
     assert!(doubted > 0 && held > 0, "{doubted} {held}");
@@ -139,13 +142,13 @@ async fn a_dead_worker_is_abandoned_or_replaced_as_the_job_says() {
     for id in [once, often] {
         let dead = jobs(cluster.node(0)).job(id);
         let claim = dead.claim(ClaimId([1; 16]), tick(1), 1).await;
-        assert!(matches!(claim, Ok(Claimed::Here(_))), "{claim:?}");
+        assert!(matches!(claim, Ok(Claimed::Here(..))), "{claim:?}");
     }
     let other = jobs(cluster.node(1));
     for _ in 0..2 {
         let taken = other.job(often).claim(ClaimId([2; 16]), tick(1), 2).await;
         assert!(
-            matches!(taken, Ok(Claimed::Elsewhere)),
+            matches!(taken, Ok(Claimed::Elsewhere(_))),
             "not yet: {taken:?}"
         );
         assert_eq!(state(cluster.node(2), once, tick(1)).await, State::Running);
@@ -156,7 +159,7 @@ async fn a_dead_worker_is_abandoned_or_replaced_as_the_job_says() {
         State::Abandoned
     );
     let taken = other.job(often).claim(ClaimId([2; 16]), tick(1), 2).await;
-    let Ok(Claimed::Here(execution)) = taken else {
+    let Ok(Claimed::Here(execution, _)) = taken else {
         panic!("not taken over: {taken:?}");
     };
     assert_eq!((execution.attempt, execution.slot), (2, tick(1)));
@@ -176,7 +179,10 @@ async fn a_dead_worker_is_abandoned_or_replaced_as_the_job_says() {
             .unwrap()
     );
     let abandoned = other.job(once).claim(ClaimId([2; 16]), tick(1), 2).await;
-    assert!(matches!(abandoned, Ok(Claimed::Elsewhere)), "{abandoned:?}");
+    assert!(
+        matches!(abandoned, Ok(Claimed::Elsewhere(_))),
+        "{abandoned:?}"
+    );
     let late = jobs(cluster.node(0)).job(once);
     assert!(
         late.finish(ClaimId([1; 16]), tick(1), Outcome::SUCCESS)
@@ -200,9 +206,9 @@ async fn a_retry_waits_for_its_pause_wherever_it_is_claimed() {
         let claim = ClaimId([n as u8 + 1; 16]);
         loop {
             match there.claim(claim, tick(1), n as u32 + 1).await.unwrap() {
-                Claimed::Here(_) => break,
+                Claimed::Here(..) => break,
                 Claimed::NotYet(wait) => tokio::time::sleep(wait).await,
-                Claimed::Elsewhere => panic!("nobody else is here"),
+                Claimed::Elsewhere(_) => panic!("nobody else is here"),
             }
         }
         let since = last.map_or(Duration::ZERO, |last| last.elapsed());
@@ -224,11 +230,18 @@ async fn jobs_and_their_history_are_there_after_all_voters_have_lost_power() {
     let deleted = create(cluster.node(1), "tests", "AT_MOST_ONCE").await;
     let there = jobs(cluster.node(1));
     let claim = there.job(id).claim(ClaimId([1; 16]), tick(1), 1).await;
-    assert!(matches!(claim, Ok(Claimed::Here(_))), "{claim:?}");
+    assert!(matches!(claim, Ok(Claimed::Here(..))), "{claim:?}");
     let Slot::Tick(missed) = tick(5) else {
         unreachable!("it is a tick")
     };
-    assert!(there.job(id).miss(ClaimId([2; 16]), missed).await.unwrap());
+    assert!(
+        there
+            .job(id)
+            .miss(ClaimId([2; 16]), missed)
+            .await
+            .unwrap()
+            .0
+    );
     there.pause(id).await.unwrap();
     there.delete(deleted).await.unwrap();
     drop(there);
@@ -250,10 +263,10 @@ async fn jobs_and_their_history_are_there_after_all_voters_have_lost_power() {
     assert_eq!(states, [State::Running, State::Missed]);
     assert_eq!(there.pause(deleted).await.unwrap_err(), JobsError::Missing);
     let again = there.job(id).claim(ClaimId([3; 16]), tick(1), 1).await;
-    assert!(matches!(again, Ok(Claimed::Elsewhere)), "{again:?}");
+    assert!(matches!(again, Ok(Claimed::Elsewhere(_))), "{again:?}");
     there.resume(id).await.unwrap();
     let next = there.job(id).claim(ClaimId([3; 16]), tick(6), 1).await;
-    assert!(matches!(next, Ok(Claimed::Here(_))), "{next:?}");
+    assert!(matches!(next, Ok(Claimed::Here(..))), "{next:?}");
     let new = create(cluster.node(0), "tests", "AT_MOST_ONCE").await;
     assert!(new > deleted, "no id comes back");
 }
@@ -269,7 +282,7 @@ async fn a_voter_that_was_away_for_long_is_sent_all_jobs() {
     for n in 0..40 {
         let there = jobs(cluster.node(n as usize % 2)).job(id);
         let claim = there.claim(ClaimId([n; 16]), tick(n.into()), 1).await;
-        assert!(matches!(claim, Ok(Claimed::Here(_))), "{claim:?}");
+        assert!(matches!(claim, Ok(Claimed::Here(..))), "{claim:?}");
         assert!(
             there
                 .finish(ClaimId([n; 16]), tick(n.into()), failed())
@@ -282,7 +295,7 @@ async fn a_voter_that_was_away_for_long_is_sent_all_jobs() {
     cluster.met().await;
     let there = jobs(cluster.node(2)).job(id);
     let claim = there.claim(ClaimId([99; 16]), tick(50), 1).await;
-    assert!(matches!(claim, Ok(Claimed::Here(_))), "{claim:?}");
+    assert!(matches!(claim, Ok(Claimed::Here(..))), "{claim:?}");
     cluster.all_asleep().await;
     let board = |n: usize| {
         let directory = cluster.node(n).directory();

@@ -39,7 +39,7 @@ async fn work(
 ) {
     let job = jobs.job(id);
     match job.claim(claim, slot, attempt).await {
-        Ok(Claimed::Here(execution)) => {
+        Ok(Claimed::Here(execution, _)) => {
             let mut seen = board.lock().unwrap();
             let started = seen.started.entry((id, slot)).or_default();
             started.push((execution.attempt, execution.version.as_u64()));

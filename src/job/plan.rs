@@ -1,0 +1,335 @@
+//! What a worker is to do about a job: decided from how the job stands and what the clock says, and
+//! nothing else.
+
+use jiff::Timestamp;
+
+use super::schedule::Schedule;
+use crate::machine::job::{Job, Phase, Slot, Tick};
+
+/// For how long a tick may be late and is run all the same, in milliseconds.
+pub(super) const LATE_MS_MAX: u64 = 60_000;
+
+/// How far the clocks of two nodes may be apart, in milliseconds. A tick that is further behind was
+/// missed: whoever was there when it was due has claimed it by any clock.
+pub(super) const CLOCKS_APART_MS: u64 = 180_000;
+
+/// For how long a worker that has just come waits before it says that a tick was missed, in
+/// milliseconds.
+const SETTLE_MS: u64 = 5_000;
+
+/// The most missed ticks of a job that are recorded at once; of more, the last ones.
+const MISSED_MAX: usize = 16;
+
+/// What a worker knows of the time, in milliseconds since 1970.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Clock {
+    pub(super) now_ms: u64,
+    /// Since when it has been there without a break.
+    pub(super) since_ms: u64,
+    /// How much later than due it claims, so that not all do at once.
+    pub(super) delay_ms: u64,
+}
+
+/// What is to be done next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Plan {
+    /// Nothing, until the job changes.
+    Nothing,
+    /// Look again at this time.
+    At(u64),
+    Claim(Slot, u32),
+    /// These were missed, oldest first.
+    Miss(Vec<Tick>),
+    /// Somebody is at it: ask the leader whether it still hears of them.
+    Look,
+}
+
+pub(super) fn plan(job: &Job, schedule: &Schedule, clock: Clock) -> Plan {
+    let open = job.open().next().filter(|_| job.is_at_least_once());
+    if let Some(open) = open {
+        let is_paused = job.is_paused && matches!(open.slot, Slot::Tick(_));
+        return match job.phase(open) {
+            Phase::Waiting if is_paused => Plan::Nothing,
+            Phase::Waiting => Plan::Claim(open.slot, open.attempt + 1),
+            _ => Plan::Look,
+        };
+    }
+    if let Some(asked) = job.asked.filter(|asked| !asked.is_taken) {
+        return Plan::Claim(Slot::Now(asked.version), 1);
+    }
+    if job.is_paused || job.is_over {
+        return Plan::Nothing;
+    }
+    of_ticks(job, schedule, clock)
+}
+
+fn of_ticks(job: &Job, schedule: &Schedule, clock: Clock) -> Plan {
+    let due_ms = |tick: Tick| {
+        let due = schedule.due(tick)?.as_millisecond();
+        u64::try_from(due).ok()
+    };
+    let Some((first, first_ms)) = schedule
+        .next(job.last)
+        .and_then(|first| Some((first, due_ms(first)?)))
+    else {
+        return Plan::Nothing;
+    };
+    if first_ms + clock.delay_ms > clock.now_ms {
+        return Plan::At(first_ms + clock.delay_ms);
+    }
+    let is_on_time = |tick: &Tick| {
+        due_ms(*tick).is_some_and(|due_ms| {
+            due_ms >= clock.since_ms && clock.now_ms.saturating_sub(due_ms) <= LATE_MS_MAX
+        })
+    };
+    if is_on_time(&first) {
+        return Plan::Claim(Slot::Tick(first), 1);
+    }
+    let due = match job.spec.is_recurring {
+        true => last_due(job, schedule, clock),
+        false => vec![first],
+    };
+    let on_time = due.iter().position(|tick| is_on_time(tick));
+    let mut missed = due[..on_time.unwrap_or(due.len())].to_vec();
+    let Some(last) = missed.last().copied() else {
+        return match on_time {
+            // More were missed than are recorded.
+            Some(at) => Plan::Claim(Slot::Tick(due[at]), 1),
+            None => Plan::Nothing,
+        };
+    };
+    // While a later one is to be claimed, nobody can claim those before it any more.
+    let settled_ms = due_ms(last).unwrap_or(0) + CLOCKS_APART_MS;
+    let settled_ms = settled_ms.max(clock.since_ms + SETTLE_MS);
+    if on_time.is_none() && clock.now_ms < settled_ms {
+        return Plan::At(settled_ms);
+    }
+    if job.is_at_least_once() {
+        // The last one is run.
+        missed.pop();
+        if missed.is_empty() {
+            return Plan::Claim(Slot::Tick(last), 1);
+        }
+    }
+    Plan::Miss(missed)
+}
+
+/// The last ticks that are due and that nobody has taken, oldest first.
+fn last_due(job: &Job, schedule: &Schedule, clock: Clock) -> Vec<Tick> {
+    let now = i64::try_from(clock.now_ms).unwrap_or(i64::MAX);
+    let now = Timestamp::from_millisecond(now).unwrap_or(Timestamp::MAX);
+    let mut next = schedule.last_due(now);
+    let mut due = Vec::new();
+    // Those that are on time are behind those that were missed.
+    let most = MISSED_MAX + LATE_MS_MAX as usize / 1_000;
+    while let Some(tick) = next.filter(|tick| *tick > job.last && due.len() < most) {
+        due.push(tick);
+        next = schedule.previous(tick);
+    }
+    due.reverse();
+    due
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::id::Version;
+    use crate::job::document;
+    use crate::machine::job::{Board, Changes, Command, JobId, Step};
+    use crate::machine::task::{ClaimId, Failure, Outcome};
+
+    const NOON_MS: u64 = 1_704_110_400_000;
+
+    /// A job, and what workers do about it; its board is the whole cluster.
+    struct Story {
+        board: Board,
+        schedule: Schedule,
+        version: u64,
+        id: JobId,
+    }
+
+    impl Story {
+        fn new(schedule: &str, kind: &str, is_recurring: bool) -> Self {
+            let json = format!(
+                r#"{{"schedule": "{schedule}", "api": "http://x/", "type": "{kind}", "isRecurring": {is_recurring}}}"#
+            );
+            // An hour before noon.
+            let now = Timestamp::from_millisecond(NOON_MS as i64 - 3_600_000).unwrap();
+            let spec = document::read(&json, now).unwrap();
+            let zone = jiff::tz::TimeZone::get(&spec.zone).unwrap();
+            let mut story = Self {
+                board: Board::default(),
+                schedule: Schedule::parse(&spec.schedule, zone).unwrap(),
+                version: 0,
+                id: JobId::of(Version::new(1)),
+            };
+            story.put(0, NOON_MS, Step::Create(spec));
+            story
+        }
+
+        fn put(&mut self, n: u8, at_ms: u64, step: Step) -> bool {
+            self.version += 1;
+            let command = Command {
+                job: self.id,
+                id: ClaimId([n; 16]),
+                by: format!("node {n}"),
+                seen: Version::new(self.version),
+                at_ms,
+                step,
+            };
+            let version = Version::new(self.version);
+            let answer = self.board.apply(version, &command, &mut Changes::default());
+            answer.refused.is_none()
+        }
+
+        fn job(&self) -> Arc<Job> {
+            self.board.get(self.id).unwrap().clone()
+        }
+
+        fn plan(&self, now_ms: u64, since_ms: u64) -> Plan {
+            let clock = Clock {
+                now_ms,
+                since_ms,
+                delay_ms: 0,
+            };
+            plan(&self.job(), &self.schedule, clock)
+        }
+
+        /// Does all that there is to do at a time; what was called.
+        fn act(&mut self, now_ms: u64, since_ms: u64, success: bool) -> Vec<String> {
+            let mut called = Vec::new();
+            loop {
+                match self.plan(now_ms, since_ms) {
+                    Plan::Claim(slot, attempt) => {
+                        let n = self.version as u8 + 1;
+                        assert!(self.put(n, now_ms, Step::Claim { slot, attempt }));
+                        called.push(slot.to_string());
+                        let outcome = match success {
+                            true => Outcome::SUCCESS,
+                            false => Outcome::Failed(Failure::Error("HTTP 503".into())),
+                        };
+                        assert!(self.put(n, now_ms, Step::Finish { slot, outcome }));
+                    }
+                    Plan::Miss(ticks) => {
+                        for tick in ticks {
+                            assert!(self.put(99, now_ms, Step::Miss { tick }));
+                        }
+                    }
+                    _ => return called,
+                }
+            }
+        }
+
+        fn missed(&self) -> usize {
+            let job = self.job();
+            let executions = job.executions.iter();
+            executions
+                .filter(|execution| job.phase(execution) == Phase::Missed)
+                .count()
+        }
+    }
+
+    const MINUTE: u64 = 60_000;
+    const HOUR: u64 = 60 * MINUTE;
+    const DAY: u64 = 24 * HOUR;
+
+    #[test]
+    fn a_tick_is_run_when_it_is_due_and_the_next_one_is_waited_for() {
+        for success in [true, false] {
+            let mut story = Story::new("0 0 12 * * MON-FRI", "AT_MOST_ONCE", true);
+            let since = NOON_MS - HOUR;
+            assert_eq!(story.plan(NOON_MS - 1, since), Plan::At(NOON_MS));
+            // A Monday, a Tuesday, and so on: whatever the one before did.
+            assert_eq!(story.act(NOON_MS, since, success), ["2024-01-01T12:00:00"]);
+            assert_eq!(story.plan(NOON_MS, since), Plan::At(NOON_MS + DAY));
+            let next = story.act(NOON_MS + DAY + 5_000, since, success);
+            assert_eq!(next, ["2024-01-02T12:00:00"]);
+        }
+    }
+
+    #[test]
+    fn what_does_not_recur_is_run_once_after_success_and_after_failure() {
+        for success in [true, false] {
+            let mut story = Story::new("0 0 12 * * *", "AT_MOST_ONCE", false);
+            assert_eq!(story.act(NOON_MS, NOON_MS - HOUR, success).len(), 1);
+            assert_eq!(story.plan(NOON_MS + 10 * DAY, NOON_MS), Plan::Nothing);
+        }
+    }
+
+    #[test]
+    fn what_came_while_nobody_was_there_is_recorded_and_not_run() {
+        let mut story = Story::new("0 0 12 * * *", "AT_MOST_ONCE", false);
+        let since = NOON_MS + 1_000;
+        // Somebody whose clock is behind may be there.
+        assert_eq!(
+            story.plan(since, since),
+            Plan::At(NOON_MS + CLOCKS_APART_MS)
+        );
+        assert!(story.act(NOON_MS + CLOCKS_APART_MS, since, true).is_empty());
+        assert_eq!(story.missed(), 1);
+        assert_eq!(story.plan(NOON_MS + 10 * DAY, since), Plan::Nothing);
+    }
+
+    #[test]
+    fn of_what_was_missed_the_last_one_is_run_at_least_once() {
+        let mut story = Story::new("0 0 12 * * *", "AT_LEAST_ONCE", true);
+        let since = NOON_MS + 3 * DAY + HOUR;
+        assert_eq!(
+            story.act(since + 5_000, since, true),
+            ["2024-01-04T12:00:00"]
+        );
+        assert_eq!(story.missed(), 3);
+        let plan = story.plan(since + 6_000, since);
+        assert_eq!(plan, Plan::At(NOON_MS + 4 * DAY));
+    }
+
+    #[test]
+    fn of_very_many_missed_ticks_the_last_ones_are_recorded() {
+        let mut story = Story::new("* * * * * *", "AT_MOST_ONCE", true);
+        let since = NOON_MS + 30 * DAY;
+        // The first that is on time is run, and nothing before it.
+        let called = story.act(since + 2_000, since, true);
+        assert_eq!(called.len(), 3);
+        assert_eq!(called[0], "2024-01-31T12:00:00");
+        assert!(story.missed() > 3, "{}", story.missed());
+    }
+
+    #[test]
+    fn clocks_that_are_apart_call_once_a_tick() {
+        for ahead in [[0_i64, 90_000, -90_000], [90_000, -90_000, 0]] {
+            let mut story = Story::new("0 * * * * *", "AT_MOST_ONCE", true);
+            let mut called = Vec::new();
+            // All start at once, just before a tick.
+            let start = NOON_MS - 10_000;
+            for second in 0..600 {
+                for clock in ahead {
+                    let clock = |ms: u64| ms.saturating_add_signed(clock);
+                    let now_ms = clock(start + second * 1_000);
+                    called.extend(story.act(now_ms, clock(start), true));
+                }
+            }
+            assert!(called.is_sorted());
+            let mut once = called.clone();
+            once.dedup();
+            assert_eq!(once, called);
+            assert!(called.len() >= 10, "{called:?}");
+        }
+    }
+
+    #[test]
+    fn an_attempt_that_failed_is_followed_by_the_next_and_a_running_one_is_looked_after() {
+        let mut story = Story::new("0 0 12 * * *", "AT_LEAST_ONCE", true);
+        let since = NOON_MS - HOUR;
+        let Plan::Claim(slot, 1) = story.plan(NOON_MS, since) else {
+            panic!("it is due");
+        };
+        assert!(story.put(1, NOON_MS, Step::Claim { slot, attempt: 1 }));
+        assert_eq!(story.plan(NOON_MS + 2 * DAY, since), Plan::Look);
+        assert!(story.put(1, NOON_MS, Step::Expire { slot }));
+        assert_eq!(story.plan(NOON_MS, since), Plan::Claim(slot, 2));
+        story.put(9, NOON_MS, Step::Pause);
+        assert_eq!(story.plan(NOON_MS, since), Plan::Nothing);
+    }
+}
