@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::jobs::Jobs;
 use super::tick::Every;
 use crate::job::duration::parse as duration;
 use crate::machine::task::REASON_BYTES_MAX;
@@ -92,6 +93,7 @@ pub(super) enum Verb {
     /// Show what operators did: the last 256 resets, deletions and resolutions.
     Deeds,
     Apply(Apply),
+    Jobs(Jobs),
     Serve(Serve),
     Ticket(Ticket),
     Secret(Secret),
@@ -380,6 +382,10 @@ pub(super) struct Serve {
     /// The address to bind, if it is not that of the list.
     #[arg(long, value_name = "IP:PORT", env = "ONCE_BIND")]
     pub(super) bind: Option<SocketAddr>,
+    /// Run the jobs of this namespace: their calls, and **their commands, as this user**. Whoever holds a
+    /// ticket can create jobs.
+    #[arg(long, value_name = "NAMESPACE", env = "ONCE_JOBS")]
+    pub(super) jobs: Option<String>,
     /// Answer probes by HTTP here: /livez, /readyz, and /status as JSON.
     #[arg(long, value_name = "IP:PORT", env = "ONCE_HEALTH")]
     pub(super) health: Option<SocketAddr>,

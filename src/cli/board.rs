@@ -57,7 +57,7 @@ pub(super) struct Deed {
 }
 
 /// In whose name things are done.
-fn who(common: &Common) -> String {
+pub(super) fn who(common: &Common) -> String {
     common.who.clone().unwrap_or_else(|| {
         let name = nix::unistd::gethostname().ok();
         name.and_then(|name| name.into_string().ok())

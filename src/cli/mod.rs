@@ -6,6 +6,7 @@ mod board;
 mod child;
 mod embedded;
 mod health;
+mod jobs;
 mod problem;
 mod resource;
 mod run;
@@ -77,6 +78,7 @@ fn start(once: &Once) -> Done {
         Verb::Man(args) => man(args),
         Verb::Run(args) => runtime(false, run::run(args, common)),
         Verb::Apply(args) => runtime(false, verbs::apply(common, args)),
+        Verb::Jobs(args) => runtime(false, jobs::jobs(common, &args.verb)),
         verb => runtime(false, on_board(verb, common)),
     }
 }
@@ -112,6 +114,7 @@ async fn on_board(verb: &Verb, common: &Common) -> Done {
         Verb::Status(_) => serve::status(&board, common).await,
         Verb::Run(_)
         | Verb::Apply(_)
+        | Verb::Jobs(_)
         | Verb::Serve(_)
         | Verb::Ticket(_)
         | Verb::Secret(_)

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 
+use crate::job::JobsError;
 use crate::network::{NetworkError, TicketError};
 use crate::task::{ClaimId, Failure, Outcome, State, Status, TaskError};
 
@@ -72,6 +73,22 @@ impl From<TaskError> for Problem {
             | TaskError::Ended(_)
             | TaskError::NotAbandoned(_)
             | TaskError::Panicked(_) => FAILED,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<JobsError> for Problem {
+    fn from(error: JobsError) -> Self {
+        let code = match &error {
+            JobsError::Refused(_) => USAGE,
+            JobsError::Missing | JobsError::Asked => FAILED,
+            JobsError::Offline
+            | JobsError::Full
+            | JobsError::Clock
+            | JobsError::Busy
+            | JobsError::Worker(_)
+            | JobsError::NetworkDown => UNAVAILABLE,
         };
         Self::new(code, error.to_string())
     }

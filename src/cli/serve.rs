@@ -15,6 +15,7 @@ use super::board::{Board, read_secret};
 use super::health::Health;
 use super::problem::{Done, FAILED, Problem, UNAVAILABLE};
 use super::say;
+use crate::job::Jobs;
 use crate::network::{Network, NetworkBuilder, NetworkStatus, Secret};
 use crate::task::Tasks;
 
@@ -101,7 +102,17 @@ pub(super) async fn serve(args: &Serve, json: bool) -> Done {
             sleep(Duration::from_secs(1)).await;
         }
     };
+    let worked = async {
+        match &args.jobs {
+            Some(namespace) => {
+                let jobs = Jobs::new(&network, namespace).named(&args.voter);
+                jobs.work().await
+            }
+            None => std::future::pending().await,
+        }
+    };
     let ended = tokio::select! {
+        worked = worked => worked.map(|()| 0).map_err(Problem::from),
         () = probed => Ok(0),
         reason = failed => Err(Problem::new(UNAVAILABLE, format!("the voter has stopped: {reason}"))),
         _ = term.recv() => Ok(0),

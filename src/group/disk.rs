@@ -14,8 +14,8 @@ use crate::codec::{self, Decode, Encode};
 use crate::failpoint;
 use crate::id::{GroupId, NodeId, Version};
 use crate::machine::job;
-use crate::machine::task::{Board, Changes};
-use crate::machine::{Command, Machine, Record, Reply, Slot};
+use crate::machine::task::Board;
+use crate::machine::{Machine, Record, Slot};
 use crate::metrics::Counts;
 use crate::probe::{Bug, planted};
 use crate::store::{Batch, Durability, Store, StoreFailed};
@@ -138,36 +138,6 @@ impl Held {
             }
         }
         0
-    }
-
-    /// Applies a step of a task, and notes what it has changed. Anything else is nothing here.
-    pub(super) fn apply_step(
-        &mut self,
-        version: Version,
-        command: &Command,
-        changes: &mut Changes,
-    ) -> Reply {
-        let mut reply = Reply::at(version);
-        if let Command::Task(command) = command {
-            let answer = self.board.apply(version, command, changes);
-            reply.task = Some(Box::new(answer));
-        }
-        reply
-    }
-
-    /// The same of a job.
-    pub(super) fn apply_job(
-        &mut self,
-        version: Version,
-        command: &Command,
-        changes: &mut job::Changes,
-    ) -> Reply {
-        let mut reply = Reply::at(version);
-        if let Command::Job(command) = command {
-            let answer = self.jobs.apply(version, command, changes);
-            reply.job = Some(Box::new(answer));
-        }
-        reply
     }
 
     pub(crate) fn state(&self) -> State {

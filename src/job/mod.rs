@@ -117,6 +117,7 @@ impl Jobs {
     /// A dropped call may still create the job.
     pub async fn create(&self, json: &str) -> Result<Status, JobsError> {
         let spec = document::read(json, now()).map_err(JobsError::Refused)?;
+        let spec = Arc::new(spec);
         let answer = self
             .act(JobId::default(), |_| Some(Step::Create(spec.clone())))
             .await?;

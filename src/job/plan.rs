@@ -89,7 +89,7 @@ fn of_ticks(job: &Job, schedule: &Schedule, clock: Clock) -> Plan {
         true => last_due(job, schedule, clock),
         false => vec![first],
     };
-    let on_time = due.iter().position(|tick| is_on_time(tick));
+    let on_time = due.iter().position(is_on_time);
     let mut missed = due[..on_time.unwrap_or(due.len())].to_vec();
     let Some(last) = missed.last().copied() else {
         return match on_time {
@@ -165,7 +165,7 @@ mod tests {
                 version: 0,
                 id: JobId::of(Version::new(1)),
             };
-            story.put(0, NOON_MS, Step::Create(spec));
+            story.put(0, NOON_MS, Step::Create(spec.into()));
             story
         }
 

@@ -243,8 +243,8 @@ impl Worker {
                 self.learn(job);
                 let is_news = self.known[&done.id].job.changed > before;
                 // Where nothing has changed the same would be done again, and refused.
-                let pause_ms = if is_news { 0 } else { LOOK_MS_MAX };
-                self.set_due(done.id, Some(now_ms + pause_ms));
+                let due_ms = if is_news { 0 } else { now_ms + LOOK_MS_MAX };
+                self.set_due(done.id, Some(due_ms));
             }
             Came::Job(None) => {
                 self.set_due(done.id, None);

@@ -53,7 +53,7 @@ pub(crate) struct Command {
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub(crate) enum Step {
-    Create(Spec),
+    Create(Arc<Spec>),
     /// Nothing is started until it is resumed, but what is asked for.
     Pause,
     /// Go on with the ticks that are later than this.
@@ -202,7 +202,12 @@ impl Board {
         Answer { refused, job }
     }
 
-    fn create(&self, version: Version, command: &Command, spec: &Spec) -> Result<Job, Refusal> {
+    fn create(
+        &self,
+        version: Version,
+        command: &Command,
+        spec: &Arc<Spec>,
+    ) -> Result<Job, Refusal> {
         if self.removed() > command.seen {
             return Err(Refusal::Changed);
         }
@@ -211,7 +216,7 @@ impl Board {
         }
         Ok(Job {
             id: JobId::of(version),
-            spec: Arc::new(spec.clone()),
+            spec: spec.clone(),
             made: Made {
                 id: command.id,
                 by: command.by.clone(),

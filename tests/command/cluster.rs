@@ -9,8 +9,8 @@ use super::lab::{Lab, ended, kill, signal, until};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
-struct Cluster {
-    lab: Lab,
+pub(super) struct Cluster {
+    pub(super) lab: Lab,
     voters: String,
     nodes: [Option<Child>; 3],
 }
@@ -26,7 +26,7 @@ impl Drop for Cluster {
 
 impl Cluster {
     /// All voters are up, and have answered.
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         // All are bound before any is released, so that no two are the same.
         let sockets = NAMES.map(|_| UdpSocket::bind("127.0.0.1:0").unwrap());
         let addrs = sockets.map(|socket| socket.local_addr().unwrap());
@@ -55,11 +55,12 @@ impl Cluster {
         cluster
     }
 
-    fn serve(&mut self, at: usize) {
+    pub(super) fn serve(&mut self, at: usize) {
         let (name, voters) = (NAMES[at], &self.voters);
         let mut command = self.lab.command(env!("CARGO_BIN_EXE_once"));
         let args = format!(
-            "serve --voter {name} --voters {voters} --secret-file secret --data-dir data-{name}"
+            "serve --voter {name} --voters {voters} --secret-file secret --data-dir data-{name} \
+             --jobs default"
         );
         let log = std::fs::File::create(self.lab.path(&format!("{name}.log"))).unwrap();
         command
@@ -70,14 +71,14 @@ impl Cluster {
         self.nodes[at] = Some(command.spawn().unwrap());
     }
 
-    fn kill(&mut self, at: usize) {
+    pub(super) fn kill(&mut self, at: usize) {
         let mut node = self.nodes[at].take().unwrap();
         node.kill().unwrap();
         node.wait().unwrap();
     }
 
     /// Waits until a majority answers.
-    fn answers(&self) {
+    pub(super) fn answers(&self) {
         until("a majority answers", || {
             (self.lab.once("list").code == Some(0)).then_some(())
         });

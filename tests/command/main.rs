@@ -2,6 +2,7 @@
 
 mod cluster;
 mod exit_codes;
+mod jobs;
 mod lab;
 mod manifests;
 mod one_machine;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::super::disk::{Disk, Held, broken, key, pack, unpack};
 use crate::id::{GroupId, Version};
 use crate::machine::job::{Board, Changes, Job};
+use crate::machine::{Command, Reply};
 use crate::store::{Batch, Durability, StoreFailed};
 
 const JOB: u8 = b'j';
@@ -56,6 +57,23 @@ impl Found {
 
     pub(in super::super) fn board(self) -> Board {
         Board::of(self.jobs, self.removed)
+    }
+}
+
+impl Held {
+    /// Applies a step of a job, and notes what it has changed. Anything else is nothing here.
+    pub(in super::super) fn apply_job(
+        &mut self,
+        version: Version,
+        command: &Command,
+        changes: &mut Changes,
+    ) -> Reply {
+        let mut reply = Reply::at(version);
+        if let Command::Job(command) = command {
+            let answer = self.jobs.apply(version, command, changes);
+            reply.job = Some(Box::new(answer));
+        }
+        reply
     }
 }
 

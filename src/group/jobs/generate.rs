@@ -65,7 +65,7 @@ pub(crate) fn command(rng: &mut StdRng) -> Command {
         seen: version(rng),
         at_ms: number(rng),
         step: match rng.random_range(0..11) {
-            0..2 => Step::Create(spec(rng)),
+            0..2 => Step::Create(spec(rng).into()),
             2 => Step::Pause,
             3 => Step::Resume { after: tick(rng) },
             4 => Step::Delete,

@@ -4,6 +4,7 @@
 use super::super::disk::{Disk, Held, broken, key, pack, unpack};
 use crate::id::{GroupId, Version};
 use crate::machine::task::{Board, Changes, Deed, Name, Task};
+use crate::machine::{Command, Reply};
 use crate::store::{Batch, Durability, StoreFailed};
 
 const TASK: u8 = b't';
@@ -69,6 +70,23 @@ impl Found {
 
     pub(in super::super) fn board(self) -> Board {
         Board::of(self.tasks, self.removed, self.deeds)
+    }
+}
+
+impl Held {
+    /// Applies a step of a task, and notes what it has changed. Anything else is nothing here.
+    pub(in super::super) fn apply_step(
+        &mut self,
+        version: Version,
+        command: &Command,
+        changes: &mut Changes,
+    ) -> Reply {
+        let mut reply = Reply::at(version);
+        if let Command::Task(command) = command {
+            let answer = self.board.apply(version, command, changes);
+            reply.task = Some(Box::new(answer));
+        }
+        reply
     }
 }
 

@@ -66,7 +66,7 @@ struct Story {
 impl Story {
     fn with(spec: Spec) -> Self {
         let mut story = Self::default();
-        let made = story.ask(1_000, Step::Create(spec));
+        let made = story.ask(1_000, Step::Create(spec.into()));
         story.job = made.job.unwrap().id;
         story
     }
@@ -279,7 +279,7 @@ fn what_is_asked_for_is_run_once_and_belongs_to_no_tick() {
 #[test]
 fn a_creation_is_once_and_an_id_never_comes_back() {
     let mut story = Story::default();
-    let create = story.command(1, Step::Create(spec(Policy::AtMostOnce, true)));
+    let create = story.command(1, Step::Create(spec(Policy::AtMostOnce, true).into()));
     let first = story.put(&create).job.unwrap();
     assert_eq!(story.put(&create).job.unwrap(), first, "again");
     story.job = first.id;
@@ -288,7 +288,7 @@ fn a_creation_is_once_and_an_id_never_comes_back() {
     assert_eq!(story.put(&delete).refused, None, "it is so");
     assert_eq!(story.put(&create).refused, Some(Refusal::Changed), "late");
     assert_eq!(story.finish(3, slot(1), true), Some(Refusal::Missing));
-    let second = story.ask(4, Step::Create(spec(Policy::AtMostOnce, true)));
+    let second = story.ask(4, Step::Create(spec(Policy::AtMostOnce, true).into()));
     assert!(second.job.unwrap().id > first.id);
 }
 
@@ -362,7 +362,7 @@ fn the_largest_board_is_one_frame_and_ten_thousand_usual_jobs_have_room() {
         by: "w".repeat(128),
         seen: Version::new(n),
         at_ms: u64::MAX,
-        step: Step::Create(spec.clone()),
+        step: Step::Create(spec.clone().into()),
     };
     for n in 1..=JOBS_MAX as u64 + 1 {
         let created = board.apply(Version::new(n), &create(n, &usual), &mut Changes::default());
@@ -401,7 +401,7 @@ fn the_largest_board_is_one_frame_and_ten_thousand_usual_jobs_have_room() {
     assert!(codec::encode(0, &largest.executions[..1].to_vec()).len() <= HISTORY_BYTES_MAX);
     let bytes = codec::encode(0, &largest).len() - usual.bytes();
     assert!(bytes <= FRAME_BYTES_MAX + HISTORY_BYTES_MAX, "{bytes}");
-    assert!(BOARD_BYTES_MAX + 64 < codec::VALUE_BYTES_CAP);
+    const { assert!(BOARD_BYTES_MAX + 64 < codec::VALUE_BYTES_CAP) };
 }
 
 /// One job, as plainly as it can be told: all executions there ever were.

@@ -20,9 +20,6 @@ const BITS: [u32; 5] = [4, 5, 5, 6, 6];
 pub struct Tick(u64);
 
 impl Tick {
-    /// Before all that are.
-    pub(crate) const NEVER: Self = Self(0);
-
     /// `None` if there is no such date or time. A leap second is none.
     pub fn new(year: u16, month: u8, day: u8, hour: u8, minute: u8, second: u8) -> Option<Self> {
         let is_time = hour < 24 && minute < 60 && second < 60;
@@ -167,8 +164,8 @@ mod tests {
         ];
         let ticks = texts.map(|text| text.parse::<Tick>().unwrap());
         assert_eq!(ticks.map(|tick| tick.to_string()), texts);
-        assert!(ticks.is_sorted() && ticks[0] > Tick::NEVER);
-        assert!(ticks.iter().all(|tick| tick.is_sound()) && !Tick::NEVER.is_sound());
+        assert!(ticks.is_sorted() && ticks[0] > Tick::default());
+        assert!(ticks.iter().all(|tick| tick.is_sound()) && !Tick::default().is_sound());
     }
 
     #[test]
