@@ -16,9 +16,11 @@ use crate::codec::{Decode, Encode};
 use crate::id::Version;
 
 pub(crate) use board::{Board, Changes};
+#[cfg(feature = "jobs")]
+pub(crate) use record::WHO_BYTES_MAX;
 pub(crate) use record::{
-    Attempt, End, How, Made, Name, Phase, REASON_BYTES_MAX, Spec, Task, WHO_BYTES_MAX, check_name,
-    check_outcome, check_who,
+    Attempt, End, How, Made, Name, Phase, REASON_BYTES_MAX, Spec, Task, check_name, check_outcome,
+    check_who,
 };
 pub use record::{ClaimId, ClaimIdError, Failure, Outcome, Policy};
 
