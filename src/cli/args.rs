@@ -64,6 +64,9 @@ pub(super) struct Common {
     /// name of this host.
     #[arg(long = "as", global = true, value_name = "WHO", env = "ONCE_EXECUTOR")]
     pub(super) who: Option<String>,
+    /// Try for this long if no majority of the voters answers.
+    #[arg(long, global = true, value_name = "DURATION", default_value = "30s", value_parser = duration, env = "ONCE_ANSWER_WITHIN")]
+    pub(super) answer_within: Duration,
     /// Speak JSON, for machines.
     #[arg(long, global = true)]
     pub(super) json: bool,

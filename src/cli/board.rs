@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::args::Common;
 use super::embedded::{Claim, Embedded, Held, Keeper, new_id, state_dir};
@@ -45,6 +46,8 @@ pub(super) struct Cluster {
     pub(super) network: Network,
     pub(super) tasks: Tasks,
     namespace: String,
+    /// How long it is tried to be asked.
+    answer_within: Duration,
 }
 
 /// What an operator did.
@@ -103,6 +106,7 @@ impl Board {
             network,
             tasks,
             namespace,
+            answer_within: common.answer_within,
         })))
     }
 
@@ -114,15 +118,18 @@ impl Board {
         }
     }
 
+    /// Claims a task by an id that nothing was started under. Told to stop, it is not tried again.
     pub(super) async fn claim(
         &self,
         name: &str,
         spec: Spec,
         keeper: Keeper,
+        id: ClaimId,
+        stop: &CancellationToken,
     ) -> Result<Claim, Problem> {
         match self {
-            Self::Embedded(store) => store.claim(name, spec, new_id(), keeper),
-            Self::Cluster(cluster) => cluster.claim(name, spec).await,
+            Self::Embedded(store) => store.claim(name, spec, id, keeper),
+            Self::Cluster(cluster) => cluster.claim(name, spec, id, stop).await,
         }
     }
 
@@ -135,7 +142,10 @@ impl Board {
     ) -> Result<Status, Problem> {
         match self {
             Self::Embedded(store) => store.finish(name, claim, outcome),
-            Self::Cluster(cluster) => Ok(cluster.tasks.task(name).finish(claim, outcome).await?),
+            Self::Cluster(cluster) => {
+                let task = cluster.tasks.task(name);
+                cluster.ask(|| task.finish(claim, outcome.clone())).await
+            }
         }
     }
 
@@ -215,42 +225,54 @@ impl Board {
     pub(super) async fn status(&self, name: &str) -> Result<Option<Status>, Problem> {
         match self {
             Self::Embedded(store) => store.status(name),
-            Self::Cluster(cluster) => Ok(cluster.tasks.task(name).status().await?),
+            Self::Cluster(cluster) => cluster.status(name).await,
         }
     }
 
     pub(super) async fn list(&self) -> Result<Vec<Status>, Problem> {
         match self {
             Self::Embedded(store) => store.list(),
-            Self::Cluster(cluster) => Ok(cluster.tasks.list().await?),
+            Self::Cluster(cluster) => cluster.ask(|| cluster.tasks.list()).await,
         }
     }
 
     pub(super) async fn create(&self, name: &str, spec: Spec) -> Result<Status, Problem> {
         match self {
             Self::Embedded(store) => store.create(name, spec),
-            Self::Cluster(cluster) => Ok(cluster.task(name, spec).create().await?),
+            Self::Cluster(cluster) => {
+                cluster.status(name).await?;
+                Ok(cluster.task(name, spec).create().await?)
+            }
         }
     }
 
     pub(super) async fn reset(&self, name: &str) -> Result<Status, Problem> {
         match self {
             Self::Embedded(store) => store.reset(name),
-            Self::Cluster(cluster) => Ok(cluster.tasks.task(name).reset().await?),
+            Self::Cluster(cluster) => {
+                cluster.status(name).await?;
+                Ok(cluster.tasks.task(name).reset().await?)
+            }
         }
     }
 
     pub(super) async fn delete(&self, name: &str) -> Result<bool, Problem> {
         match self {
             Self::Embedded(store) => store.delete(name),
-            Self::Cluster(cluster) => Ok(cluster.tasks.task(name).delete().await?),
+            Self::Cluster(cluster) => {
+                cluster.status(name).await?;
+                Ok(cluster.tasks.task(name).delete().await?)
+            }
         }
     }
 
     pub(super) async fn resolve(&self, name: &str, outcome: Outcome) -> Result<Status, Problem> {
         match self {
             Self::Embedded(store) => store.resolve(name, outcome),
-            Self::Cluster(cluster) => Ok(cluster.tasks.task(name).resolve(outcome).await?),
+            Self::Cluster(cluster) => {
+                cluster.status(name).await?;
+                Ok(cluster.tasks.task(name).resolve(outcome).await?)
+            }
         }
     }
 
@@ -267,13 +289,17 @@ impl Board {
                 deeds.collect()
             }
             Self::Cluster(cluster) => {
-                let deeds = cluster.tasks.deeds().await?.into_iter().map(|deed| Deed {
-                    task: deed.task,
-                    kind: deed.kind,
-                    by: deed.by,
-                    at: deed.at,
-                    version: deed.version,
-                });
+                let deeds = cluster
+                    .ask(|| cluster.tasks.deeds())
+                    .await?
+                    .into_iter()
+                    .map(|deed| Deed {
+                        task: deed.task,
+                        kind: deed.kind,
+                        by: deed.by,
+                        at: deed.at,
+                        version: deed.version,
+                    });
                 deeds.collect()
             }
         };
@@ -365,10 +391,36 @@ impl Cluster {
         }
     }
 
+    /// Asks again for as long as nobody can be asked. Only what may be asked twice.
+    async fn ask<T, F>(&self, mut ask: impl FnMut() -> F) -> Result<T, Problem>
+    where
+        F: Future<Output = Result<T, TaskError>>,
+    {
+        let until = Instant::now() + self.answer_within;
+        loop {
+            match ask().await {
+                Err(TaskError::Offline) if Instant::now() < until => sleep(AGAIN).await,
+                answer => return Ok(answer?),
+            }
+        }
+    }
+
+    /// When this returns, somebody has answered: the next question is not in vain.
+    async fn status(&self, name: &str) -> Result<Option<Status>, Problem> {
+        let task = self.tasks.task(name);
+        self.ask(|| task.status()).await
+    }
+
     /// One claim, asked for by one id until it is known what became of it.
-    async fn claim(&self, name: &str, spec: Spec) -> Result<Claim, Problem> {
+    async fn claim(
+        &self,
+        name: &str,
+        spec: Spec,
+        mut id: ClaimId,
+        stop: &CancellationToken,
+    ) -> Result<Claim, Problem> {
         let task = self.task(name, spec);
-        let id = self.tasks.new_claim_id();
+        let until = Instant::now() + self.answer_within;
         let mut doubtful_since = None;
         loop {
             match task.claim_as(id).await {
@@ -385,7 +437,13 @@ impl Cluster {
                 Err(TaskError::InDoubt(_)) => {
                     doubtful_since.get_or_insert_with(Instant::now);
                 }
+                // It held, nobody was told, and it has expired.
+                Err(TaskError::Superseded) => {
+                    id = new_id();
+                    continue;
+                }
                 Err(TaskError::Offline) if doubtful_since.is_some() => {}
+                Err(TaskError::Offline) if Instant::now() < until && !stop.is_cancelled() => {}
                 Err(error) => return Err(error.into()),
             }
             if doubtful_since.is_some_and(|since| since.elapsed() >= DOUBT) {

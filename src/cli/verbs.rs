@@ -6,6 +6,7 @@ use std::path::Path;
 
 use futures::StreamExt;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::args::{
     Apply, Claim, Common, Create, Finish, Get, List, Output, Resolve, Spec as SpecArgs, Wait, Watch,
@@ -37,7 +38,16 @@ pub(super) async fn claim(board: &Board, common: &Common, args: &Claim) -> Done 
         ttl_ms: args.ttl.map(|ttl| ttl.as_millis() as u64),
         ..Spec::default()
     };
-    match board.claim(&args.name, spec, Keeper::Script).await? {
+    match board
+        .claim(
+            &args.name,
+            spec,
+            Keeper::Script,
+            embedded::new_id(),
+            &CancellationToken::new(),
+        )
+        .await?
+    {
         embedded::Claim::Here(held) => match common.json {
             true => say::print_json(&json!({
                 "name": args.name,
@@ -338,6 +348,7 @@ pub(super) async fn apply(common: &Common, args: &Apply) -> Done {
                 ticket_file: common.ticket_file.clone(),
                 who: common.who.clone(),
                 json: common.json,
+                answer_within: common.answer_within,
             };
             boards.insert(namespace.clone(), Board::open(&common).await?);
         }

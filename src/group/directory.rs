@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::id::{GroupId, NodeId};
@@ -144,6 +144,8 @@ pub(crate) struct Directory {
     pub(super) joins: Joins,
     /// How often a link to another voter came up.
     links_up: AtomicU64,
+    /// How often a link to a voter came up, on any node.
+    pub(super) reachable: watch::Sender<u64>,
     /// What openraft's tasks report to.
     pub(super) quiet: tracing::Dispatch,
 }
@@ -210,6 +212,7 @@ impl Directory {
             subscriptions: AtomicU64::new(0),
             joins: Joins::default(),
             links_up: AtomicU64::new(0),
+            reachable: watch::Sender::new(0),
             quiet: super::runtime::quiet(),
         })
     }
@@ -344,7 +347,11 @@ impl Directory {
 
     /// A link to `node` is up: call after [`Peers::is_linked`] says so.
     pub(crate) fn link_up(self: &Arc<Self>, node: NodeId) {
-        if self.peers.is_voter() && self.peers.voters().contains(&node) {
+        let is_voter = self.peers.voters().contains(&node);
+        if is_voter {
+            self.reachable.send_modify(|times| *times += 1);
+        }
+        if self.peers.is_voter() && is_voter {
             // Counted first: an instance that is not in its berth yet sees that it missed one.
             self.links_up.fetch_add(1, Ordering::SeqCst);
             self.for_awake(move |_, replica| async move { replica.linked(node).await });

@@ -305,7 +305,7 @@ impl Directory {
         };
         let cause = Cause::Ask {
             first,
-            settles: !matches!(ask, Ask::Commit(_)),
+            settles: matches!(ask, Ask::Settle(_)),
             from,
         };
         let (replica, leads_by_birth) = match self.wake_for(group, cause).await {

@@ -122,7 +122,9 @@ fn of_fifty_that_race_one_runs() {
 fn without_a_majority_nothing_is_claimed_and_nothing_runs() {
     let mut cluster = Cluster::start();
     (0..3).for_each(|at| cluster.kill(at));
-    let went = cluster.lab.once("run k -- echo x >> out");
+    let went = cluster
+        .lab
+        .once("--answer-within 1ms run k -- echo x >> out");
     assert!(went.err.contains("majority"), "{went:?}");
     went.expect(69);
     assert!(cluster.lab.lines("out").is_empty());

@@ -74,6 +74,11 @@ fn a_failure_is_tried_again_where_that_is_asked_for() {
         .expect(9);
     assert_eq!(lab.lines("out")[3..], ["b", "b"]);
     lab.once("run b -- true").expect(9);
+    // Whoever does not wait for the next attempt ends as the last one did.
+    lab.once("run c --at-least-once --backoff 1h --no-wait -- exit 8")
+        .expect(8);
+    lab.once("run c --at-least-once --no-wait -- true")
+        .expect(75);
 }
 
 #[test]

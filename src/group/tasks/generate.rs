@@ -144,6 +144,8 @@ fn deed(rng: &mut StdRng) -> Deed {
         task: name(rng),
         generation: version(rng),
         kind: [DeedKind::Reset, DeedKind::Deleted, DeedKind::Resolved][rng.random_range(0..3)],
+        id: ClaimId(rng.random()),
+        made: ClaimId(rng.random()),
     }
 }
 
