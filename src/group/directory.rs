@@ -12,7 +12,6 @@ use tokio_util::sync::CancellationToken;
 use crate::id::{GroupId, NodeId};
 use crate::limits::Limits;
 use crate::metrics::Counts;
-use crate::probe::{Bug, planted};
 use crate::store::Store;
 use crate::transport::Pool;
 
@@ -21,7 +20,6 @@ use super::berth::Berth;
 use super::berths::Berths;
 use super::births::Births;
 use super::census::Census;
-use super::disk::{Disk, Held};
 use super::join::Joins;
 use super::push::{PUSHED_KIB_MAX, Pusher};
 use super::replica::Replica;
@@ -327,20 +325,6 @@ impl Directory {
             );
         }
         Ok(store)
-    }
-
-    pub(super) fn load(&self, store: &Store, id: GroupId) -> Result<Held, String> {
-        let first = self.peers.order(&id).first().copied();
-        let first = first.filter(|first| !planted(Bug::NoVoteByBirth) || *first == self.peers.me());
-        let held = Disk::load(store, id, self.peers.voters(), first).map_err(|error| {
-            // The others decide without this voter, so nothing else would tell.
-            tracing::error!(group = ?id, %error, "a cell is not served here");
-            error.to_string()
-        })?;
-        if held.electorate.voters != *self.peers.voters() {
-            return Err(format!("group {id} was written by another electorate"));
-        }
-        Ok(held)
     }
 
     // -- links -------------------------------------------------------------------------------

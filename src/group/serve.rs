@@ -257,7 +257,7 @@ impl Directory {
                 Box::pin(self.serve(&group, asked, hops_left, within, Some(peer))).await
             }
             Body::TaskChanges { after } => {
-                let answer = self.answer_task_changes(&group, after)?;
+                let answer = Box::pin(self.answer_task_changes(&group, after)).await?;
                 Some(Response::Tasks(answer))
             }
         };

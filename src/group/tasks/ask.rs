@@ -65,7 +65,7 @@ impl Directory {
         let is_news = |answer: &TasksAnswer| matches!(answer, TasksAnswer::Changes { upto, .. } if *upto > after);
         let mut found = Err(Unconfirmed);
         if self.peers().is_voter()
-            && let Ok(answer) = self.answer_task_changes(group, after)
+            && let Ok(answer) = self.answer_task_changes(group, after).await
         {
             // This voter may be behind what it has heard of.
             if is_news(&answer) || group.view.version() <= after {
