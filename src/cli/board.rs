@@ -1,5 +1,6 @@
 //! Where the tasks are: on this machine, or in a cluster. One set of words for both.
 
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -10,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::Common;
 use super::embedded::{Claim, Embedded, Held, Keeper, new_id, state_dir};
-use super::problem::{Problem, RUNNING};
+use super::problem::{IN_DOUBT, Problem, RUNNING, UNAVAILABLE};
 use super::undelivered::{Record, deliver};
 use crate::group::RENEW_MS;
 use crate::id::Version;
@@ -23,6 +24,12 @@ const TICKET: &str = "ONCE_TICKET";
 
 /// For how long a claim in doubt is asked about.
 const DOUBT: Duration = Duration::from_secs(30);
+
+/// An outcome that is not recorded by then is kept on this machine meanwhile.
+const KEEP_AFTER: Duration = Duration::from_secs(1);
+
+/// How often whoever waits for an executor looks whether it is still the one to wait for.
+const LOOK_ASIDE: Duration = Duration::from_secs(1);
 
 /// The pause before something that failed is tried again.
 const AGAIN: Duration = Duration::from_millis(200);
@@ -46,6 +53,8 @@ pub(super) struct Cluster {
     pub(super) network: Network,
     pub(super) tasks: Tasks,
     namespace: String,
+    /// Which one it is: two may have one name.
+    id: String,
     /// How long it is tried to be asked.
     answer_within: Duration,
 }
@@ -70,24 +79,43 @@ fn who(common: &Common) -> String {
 
 /// The ticket that is to be used, if one is.
 pub(super) fn ticket(common: &Common) -> Result<Option<Ticket>, Problem> {
-    let text = match &common.ticket_file {
+    // Empty is as unset: composed files can hardly say it otherwise.
+    let file = common.ticket_file.as_ref();
+    let text = match file.filter(|path| !path.as_os_str().is_empty()) {
         Some(path) => Some(read_secret(path, TICKET_BYTES_MAX)?),
         None => std::env::var(TICKET).ok().filter(|text| !text.is_empty()),
     };
     Ok(text.map(|text| text.parse()).transpose()?)
 }
 
+/// Tells clusters apart: their voters' keys come from their secret.
+fn cluster_id(ticket: &Ticket) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(ticket.network.as_bytes());
+    let mut keys: Vec<_> = ticket.voters.iter().map(|voter| voter.public_key).collect();
+    keys.sort_unstable();
+    for key in keys {
+        hasher.update(&key);
+    }
+    hasher.finalize().to_hex()[..32].into()
+}
+
 /// Reads a small file with something secret in it.
 pub(super) fn read_secret(path: &Path, bytes_max: u64) -> Result<String, Problem> {
     let failed = |error| Problem::usage(format!("cannot read {}: {error}", path.display()));
-    let length = std::fs::metadata(path).map_err(failed)?.len();
-    if length > bytes_max {
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let length = file
+        .take(bytes_max + 1)
+        .read_to_string(&mut text)
+        .map_err(failed)?;
+    if length as u64 > bytes_max {
         return Err(Problem::usage(format!(
             "{} is too long for what it should be",
             path.display()
         )));
     }
-    std::fs::read_to_string(path).map_err(failed)
+    Ok(text)
 }
 
 impl Board {
@@ -98,14 +126,16 @@ impl Board {
             let store = Embedded::open(&state_dir()?, &common.namespace, &who)?;
             return Ok(Self::Embedded(Arc::new(store)));
         };
+        let cluster_id = cluster_id(&ticket);
         let network = Network::join(ticket).await?;
         let tasks = Tasks::new(&network, &common.namespace).named(who);
-        deliver(&network).await;
+        deliver(&network, &cluster_id).await;
         let namespace = common.namespace.clone();
         Ok(Self::Cluster(Box::new(Cluster {
             network,
             tasks,
             namespace,
+            id: cluster_id,
             answer_within: common.answer_within,
         })))
     }
@@ -128,7 +158,13 @@ impl Board {
         stop: &CancellationToken,
     ) -> Result<Claim, Problem> {
         match self {
-            Self::Embedded(store) => store.claim(name, spec, id, keeper),
+            Self::Embedded(store) => {
+                // Its lock may be waited for.
+                let (store, name, stop) = (store.clone(), name.to_owned(), stop.clone());
+                let claim = move || store.claim(&name, spec, id, keeper, &stop);
+                let claimed = tokio::task::spawn_blocking(claim).await;
+                claimed.map_err(|error| Problem::new(IN_DOUBT, error.to_string()))?
+            }
             Self::Cluster(cluster) => cluster.claim(name, spec, id, stop).await,
         }
     }
@@ -150,32 +186,40 @@ impl Board {
     }
 
     /// Records an outcome, and tries to for a while if nobody is there to record it. A record of it is kept
-    /// on this machine meanwhile, and left if that was in vain.
+    /// on this machine meanwhile, and left if that was in vain, or if it is told to stop.
     pub(super) async fn record(
         &self,
         name: &str,
         claim: ClaimId,
         outcome: Outcome,
         within: Duration,
+        stop: &CancellationToken,
     ) -> Result<Status, Problem> {
-        let Self::Cluster(cluster) = self else {
-            return self.finish(name, claim, outcome).await;
-        };
         let until = Instant::now() + within;
-        let record = Record::new(
-            cluster.network.name(),
-            &cluster.namespace,
-            name,
-            claim,
-            &outcome,
-        );
+        let is_over = || Instant::now() >= until || stop.is_cancelled();
+        let Self::Cluster(cluster) = self else {
+            loop {
+                match self.finish(name, claim, outcome.clone()).await {
+                    // The disk may be full for a moment.
+                    Err(problem) if problem.code == UNAVAILABLE && !is_over() => sleep(AGAIN).await,
+                    finished => return finished,
+                }
+            }
+        };
+        let record = Record::new(&cluster.id, &cluster.namespace, name, claim, &outcome);
         let mut kept = None;
         loop {
-            let finished = cluster
-                .tasks
-                .task(name)
-                .finish(claim, outcome.clone())
-                .await;
+            let task = cluster.tasks.task(name);
+            let finish = task.finish(claim, outcome.clone());
+            let mut finish = std::pin::pin!(finish);
+            let finished = match timeout(KEEP_AFTER, &mut finish).await {
+                Ok(finished) => finished,
+                Err(_) => {
+                    kept.get_or_insert_with(|| record.keep());
+                    let finished = stop.run_until_cancelled(finish).await;
+                    finished.unwrap_or(Err(TaskError::Offline))
+                }
+            };
             let is_offline = matches!(finished, Err(TaskError::Offline));
             if !is_offline {
                 if let Some(Ok(path)) = kept {
@@ -185,7 +229,7 @@ impl Board {
                 return Ok(finished?);
             }
             let kept = kept.get_or_insert_with(|| record.keep());
-            if Instant::now() >= until {
+            if is_over() {
                 let said = match kept {
                     Ok(path) => format!(
                         "{} keeps it, and the next `once` here delivers it",
@@ -200,7 +244,7 @@ impl Board {
                     "{name} has ended ({}), but no majority of the voters could be told so; {said}",
                     words(&outcome)
                 );
-                return Err(Problem::new(super::problem::IN_DOUBT, message));
+                return Err(Problem::new(IN_DOUBT, message));
             }
             sleep(AGAIN).await;
         }
@@ -310,16 +354,27 @@ impl Board {
     pub(super) async fn changed(&self, name: &str, state: Option<State>) -> Result<(), Problem> {
         match (self, state) {
             (Self::Embedded(store), Some(State::Running)) => {
-                let (send, ended) = oneshot::channel();
-                let (store, name) = (store.clone(), name.to_owned());
+                let (send, mut ended) = oneshot::channel();
+                let before = store.status(name)?.map(|status| status.version);
+                let (waiting, task) = (store.clone(), name.to_owned());
                 // A thread, since nothing ends a wait for a lock; it ends with the process.
                 std::thread::Builder::new()
-                    .spawn(move || send.send(store.wait_for_executor(&name)))?;
-                let is_over = ended.await.unwrap_or(Ok(false))?;
-                if !is_over {
-                    sleep(LOOK_AGAIN).await;
+                    .spawn(move || send.send(waiting.wait_for_executor(&task)))?;
+                loop {
+                    match timeout(LOOK_ASIDE, &mut ended).await {
+                        Ok(is_over) => {
+                            if !is_over.unwrap_or(Ok(false))? {
+                                sleep(LOOK_AGAIN).await;
+                            }
+                            return Ok(());
+                        }
+                        // It may have been reset, and that executor runs on for nobody.
+                        Err(_) if store.status(name)?.map(|status| status.version) != before => {
+                            return Ok(());
+                        }
+                        Err(_) => {}
+                    }
                 }
-                Ok(())
             }
             (Self::Embedded(_), _) => {
                 sleep(LOOK_AGAIN).await;
@@ -347,9 +402,7 @@ impl Board {
                 let status = match self.status(name).await {
                     Ok(status) => status,
                     // A majority may come back.
-                    Err(problem)
-                        if problem.code == super::problem::UNAVAILABLE && self.is_cluster() =>
-                    {
+                    Err(problem) if problem.code == UNAVAILABLE && self.is_cluster() => {
                         sleep(AGAIN).await;
                         continue;
                     }

@@ -43,6 +43,21 @@ struct Went {
 }
 
 pub(super) async fn run(args: &Run, common: &Common) -> Done {
+    let went = prepare(args, common).await;
+    if let Some(path) = &args.report {
+        let (code, report) = match &went {
+            Ok(went) => (went.code, went.report.clone()),
+            Err(problem) => {
+                let report = json!({ "name": args.name, "ran": false, "error": problem.message });
+                (problem.code, report)
+            }
+        };
+        write_report(path, report, code);
+    }
+    went.map(|went| went.code)
+}
+
+async fn prepare(args: &Run, common: &Common) -> Result<Went, Problem> {
     let program = Program::find(&args.command)?;
     let name = match args.every {
         None => args.name.clone(),
@@ -74,19 +89,9 @@ pub(super) async fn run(args: &Run, common: &Common) -> Done {
         last: None,
     };
     let went = running.go().await;
-    let report = match &went {
-        Ok(went) => went.report.clone(),
-        Err(problem) => json!({ "name": running.name, "ran": false, "error": problem.message }),
-    };
-    let code = went
-        .as_ref()
-        .map_or_else(|problem| problem.code, |went| went.code);
     drop(running);
     board.close().await;
-    if let Some(path) = &args.report {
-        write_report(path, report, code);
-    }
-    went.map(|went| went.code)
+    went
 }
 
 impl Running<'_> {
@@ -152,7 +157,11 @@ impl Running<'_> {
             Ok(Claim::Here(held)) => {
                 let outcome = Outcome::Failed(Failure::Signal(signal as i32));
                 let within = self.args.record_within;
-                board.record(&name, held.claim, outcome, within).await?;
+                // A second signal is not waited for: it is kept here at the worst.
+                let stop = CancellationToken::new();
+                board
+                    .record(&name, held.claim, outcome, within, &stop)
+                    .await?;
                 "when it was claimed, and before it was started"
             }
             Err(problem) if problem.code == IN_DOUBT => return Err(problem),
@@ -243,17 +252,11 @@ impl Running<'_> {
             Err(error) => {
                 let reason = format!("it could not be started: {error}");
                 say::note(json, &format!("{name}: {reason}"));
-                (
-                    Outcome::Failed(Failure::Error(reason)),
-                    None,
-                    NOT_EXECUTABLE,
-                )
+                let code = NOT_EXECUTABLE;
+                (Outcome::Failed(Failure::Exit(code.into())), None, code)
             }
         };
-        let recorded = self
-            .board
-            .record(&name, held.claim, outcome.clone(), self.args.record_within)
-            .await;
+        let recorded = self.record(held.claim, outcome.clone()).await;
         let status = match recorded {
             Ok(status) => status,
             Err(problem) if problem.code == super::problem::FAILED => {
@@ -278,8 +281,19 @@ impl Running<'_> {
             }
         };
         // The lock of the claim is freed only now.
+        if status.policy != self.spec.policy {
+            let policy = match status.policy {
+                Policy::AtMostOnce => "at most once",
+                Policy::AtLeastOnce { .. } => "at least once, with its own retries",
+            };
+            say::note(
+                json,
+                &format!("{name} was created to be run {policy}, which stays until it is deleted"),
+            );
+        }
+        // Whoever asks for at most once starts it at most once, whatever others do.
         let may_follow = status.state == State::Pending
-            && matches!(status.policy, Policy::AtLeastOnce { .. })
+            && matches!(self.spec.policy, Policy::AtLeastOnce { .. })
             && ended_by.is_none();
         if may_follow {
             say::note(
@@ -293,6 +307,23 @@ impl Running<'_> {
         }
         let report = self.report(&held, code, &outcome, Some(&status));
         Ok((Went { code, report }, may_follow))
+    }
+
+    /// Records how it ended. Told to end meanwhile, it leaves that to a later `once`.
+    async fn record(&mut self, claim: ClaimId, outcome: Outcome) -> Result<Status, Problem> {
+        let (board, stop) = (self.board, CancellationToken::new());
+        let within = self.args.record_within;
+        let record = board.record(&self.name, claim, outcome, within, &stop);
+        let mut record = std::pin::pin!(record);
+        loop {
+            tokio::select! {
+                biased;
+                recorded = &mut record => return recorded,
+                signal = self.signals.next() => if child::ends(signal) {
+                    stop.cancel();
+                },
+            }
+        }
     }
 
     fn report(&self, held: &Held, code: u8, outcome: &Outcome, status: Option<&Status>) -> Value {

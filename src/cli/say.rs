@@ -16,16 +16,21 @@ const WHEEL: [&str; 4] = ["|", "/", "-", "\\"];
 
 const CLEAR: &str = "\r\x1b[K";
 
-/// Prints to the standard output. Whoever reads it may be gone: then this ends in order.
+/// Prints to the standard output.
+///
+/// # Errors
+///
+/// Without a message, if whoever reads it is gone: then this process is to end, too.
 pub(super) fn print(text: &str) -> Done {
     let mut out = io::stdout().lock();
     let done = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     match done {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Problem::new(
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Problem::new(0, "")),
+        Err(error) => Err(Problem::new(
             super::problem::FAILED,
             format!("cannot write: {error}"),
         )),
-        _ => Ok(0),
+        Ok(()) => Ok(0),
     }
 }
 
@@ -46,6 +51,9 @@ pub(super) fn note(json: bool, text: &str) {
 }
 
 pub(super) fn problem(json: bool, problem: &Problem) {
+    if problem.message.is_empty() {
+        return;
+    }
     let mut out = io::stderr().lock();
     let text = if json {
         serde_json::json!({ "error": problem.message, "exitCode": problem.code }).to_string()

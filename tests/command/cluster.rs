@@ -114,8 +114,17 @@ fn of_fifty_that_race_one_runs() {
         ),
         (&true.into(), 3)
     );
+    assert!(
+        lab.once("status").expect(0).contains("leader "),
+        "the leader is named"
+    );
     assert!(lab.once("list -o yaml").expect(0).contains("kind: Once"));
     assert_eq!(lab.json("deeds --json")[0]["deed"], "reset");
+}
+
+#[test]
+fn many_keys_are_raced_for_without_a_double() {
+    Cluster::start().lab.race_for_keys(6);
 }
 
 #[test]

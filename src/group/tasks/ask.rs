@@ -47,8 +47,10 @@ impl Directory {
     ) -> Result<TasksAnswer, Unconfirmed> {
         match self.route(group, &Ask::Tasks(query), deadline).await {
             Some(Response::Tasks(answer)) => {
-                if let TasksAnswer::Seen { version, .. } = answer {
-                    group.view.observe(version, None);
+                match answer {
+                    TasksAnswer::Seen { version, .. } => group.view.observe(version, None),
+                    TasksAnswer::Deeds { leader, .. } => group.set_leader(leader),
+                    _ => {}
                 }
                 Ok(answer)
             }

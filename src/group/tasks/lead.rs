@@ -191,7 +191,8 @@ impl Directory {
             }
             TasksQuery::Deeds => {
                 let deeds = replica.with_board(|board, _| board.deeds().cloned().collect());
-                TasksAnswer::Deeds(deeds)
+                let leader = self.peers().me();
+                TasksAnswer::Deeds { deeds, leader }
             }
             TasksQuery::Renew { task: name, claim } => {
                 let task = replica.with_board(|board, _| board.get(&name).cloned());
