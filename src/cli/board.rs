@@ -10,20 +10,18 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::args::Common;
-use super::embedded::{Claim, Embedded, Held, Keeper, new_id, state_dir};
+use super::cluster::{Cluster, cluster_id};
+use super::embedded::{Claim, Embedded, Keeper, state_dir};
 use super::problem::{IN_DOUBT, Problem, RUNNING, UNAVAILABLE};
 use super::undelivered::{Record, deliver};
 use crate::group::RENEW_MS;
 use crate::id::Version;
 use crate::machine::task::Spec;
 use crate::network::{Network, Ticket};
-use crate::task::{self, ClaimId, Claimed, DeedKind, Outcome, State, Status, TaskError, Tasks};
+use crate::task::{ClaimId, DeedKind, Outcome, State, Status, TaskError, Tasks};
 
 /// Holds a ticket, in place of a file.
 const TICKET: &str = "ONCE_TICKET";
-
-/// For how long a claim in doubt is asked about.
-const DOUBT: Duration = Duration::from_secs(30);
 
 /// An outcome that is not recorded by then is kept on this machine meanwhile.
 const KEEP_AFTER: Duration = Duration::from_secs(1);
@@ -32,7 +30,7 @@ const KEEP_AFTER: Duration = Duration::from_secs(1);
 const LOOK_ASIDE: Duration = Duration::from_secs(1);
 
 /// The pause before something that failed is tried again.
-const AGAIN: Duration = Duration::from_millis(200);
+pub(super) const AGAIN: Duration = Duration::from_millis(200);
 
 /// How often the embedded store is looked at where nothing tells of changes.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -47,16 +45,6 @@ const TICKET_BYTES_MAX: u64 = 64 * 1024;
 pub(super) enum Board {
     Embedded(Arc<Embedded>),
     Cluster(Box<Cluster>),
-}
-
-pub(super) struct Cluster {
-    pub(super) network: Network,
-    pub(super) tasks: Tasks,
-    namespace: String,
-    /// Which one it is: two may have one name.
-    id: String,
-    /// How long it is tried to be asked.
-    answer_within: Duration,
 }
 
 /// What an operator did.
@@ -86,18 +74,6 @@ pub(super) fn ticket(common: &Common) -> Result<Option<Ticket>, Problem> {
         None => std::env::var(TICKET).ok().filter(|text| !text.is_empty()),
     };
     Ok(text.map(|text| text.parse()).transpose()?)
-}
-
-/// Tells clusters apart: their voters' keys come from their secret.
-fn cluster_id(ticket: &Ticket) -> String {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(ticket.network.as_bytes());
-    let mut keys: Vec<_> = ticket.voters.iter().map(|voter| voter.public_key).collect();
-    keys.sort_unstable();
-    for key in keys {
-        hasher.update(&key);
-    }
-    hasher.finalize().to_hex()[..32].into()
 }
 
 /// Reads a small file with something secret in it.
@@ -432,78 +408,6 @@ impl Board {
 
     pub(super) fn is_cluster(&self) -> bool {
         matches!(self, Self::Cluster(_))
-    }
-}
-
-impl Cluster {
-    fn task(&self, name: &str, spec: Spec) -> task::Task {
-        let task = self.tasks.task(name).policy(spec.policy);
-        match spec.ttl_ms {
-            Some(ms) => task.ttl(Duration::from_millis(ms)),
-            None => task,
-        }
-    }
-
-    /// Asks again for as long as nobody can be asked. Only what may be asked twice.
-    async fn ask<T, F>(&self, mut ask: impl FnMut() -> F) -> Result<T, Problem>
-    where
-        F: Future<Output = Result<T, TaskError>>,
-    {
-        let until = Instant::now() + self.answer_within;
-        loop {
-            match ask().await {
-                Err(TaskError::Offline) if Instant::now() < until => sleep(AGAIN).await,
-                answer => return Ok(answer?),
-            }
-        }
-    }
-
-    /// When this returns, somebody has answered: the next question is not in vain.
-    async fn status(&self, name: &str) -> Result<Option<Status>, Problem> {
-        let task = self.tasks.task(name);
-        self.ask(|| task.status()).await
-    }
-
-    /// One claim, asked for by one id until it is known what became of it.
-    async fn claim(
-        &self,
-        name: &str,
-        spec: Spec,
-        mut id: ClaimId,
-        stop: &CancellationToken,
-    ) -> Result<Claim, Problem> {
-        let task = self.task(name, spec);
-        let until = Instant::now() + self.answer_within;
-        let mut doubtful_since = None;
-        loop {
-            match task.claim_as(id).await {
-                Ok(Claimed::Here(attempt)) => {
-                    return Ok(Claim::Here(Held {
-                        claim: id,
-                        attempt: attempt.number(),
-                        version: attempt.version(),
-                        _lock: None,
-                    }));
-                }
-                Ok(Claimed::Elsewhere(status)) => return Ok(Claim::Elsewhere(status)),
-                Ok(Claimed::NotYet(pause)) => return Ok(Claim::NotYet(pause)),
-                Err(TaskError::InDoubt(_)) => {
-                    doubtful_since.get_or_insert_with(Instant::now);
-                }
-                // It held, nobody was told, and it has expired.
-                Err(TaskError::Superseded) => {
-                    id = new_id();
-                    continue;
-                }
-                Err(TaskError::Offline) if doubtful_since.is_some() => {}
-                Err(TaskError::Offline) if Instant::now() < until && !stop.is_cancelled() => {}
-                Err(error) => return Err(error.into()),
-            }
-            if doubtful_since.is_some_and(|since| since.elapsed() >= DOUBT) {
-                return Err(TaskError::InDoubt(id).into());
-            }
-            sleep(AGAIN).await;
-        }
     }
 }
 

@@ -9,6 +9,9 @@ use serde::Serialize;
 use super::problem::{Done, Problem};
 use crate::task::{State, Status};
 
+/// How often it is looked whether somebody reads.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
 /// How often the spinner turns.
 const TURN: Duration = Duration::from_millis(120);
 
@@ -31,6 +34,22 @@ pub(super) fn print(text: &str) -> Done {
             format!("cannot write: {error}"),
         )),
         Ok(()) => Ok(0),
+    }
+}
+
+/// Returns when nobody reads the standard output any more.
+pub(super) async fn until_unread() {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use std::os::fd::AsFd;
+    loop {
+        let out = io::stdout();
+        // An error is told of whatever is asked for.
+        let mut fds = [PollFd::new(out.as_fd(), PollFlags::empty())];
+        let is_gone = poll(&mut fds, PollTimeout::ZERO).is_ok_and(|found| found > 0);
+        if is_gone {
+            return;
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
 

@@ -277,6 +277,13 @@ pub(super) async fn deeds(board: &Board, common: &Common) -> Done {
 }
 
 pub(super) async fn watch(board: &Board, common: &Common, args: &Watch) -> Done {
+    tokio::select! {
+        watched = tell_changes(board, common, args) => watched,
+        () = say::until_unread() => Ok(0),
+    }
+}
+
+async fn tell_changes(board: &Board, common: &Common, args: &Watch) -> Done {
     let is_meant = |name: &str| args.name.as_deref().is_none_or(|wanted| wanted == name);
     match board {
         Board::Cluster(cluster) => {
