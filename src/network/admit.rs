@@ -34,11 +34,6 @@ const REDIAL_REFUSED_MS: u64 = 5_000;
 /// Of two voters, the one with the higher id lets the other dial first.
 const GIVE_WAY_MS: u64 = 50;
 
-/// An observer dials one voter first, and each other this much later than the one before: whatever it
-/// asks, any voter answers or hands on, and a program that asks one thing is done by then. Which one is
-/// first differs from observer to observer.
-const DIAL_APART_MS: u64 = 20;
-
 /// Why a link was not made.
 #[derive(Debug)]
 enum Failed {
@@ -258,22 +253,10 @@ impl Links {
         Ok(())
     }
 
-    fn first_pause(&self, voter: NodeId) -> Duration {
-        let voters: Vec<NodeId> = self.voter_keys.values().copied().collect();
-        let count = voters.len().max(1) as u64;
-        let place = voters.iter().position(|other| *other == voter);
-        let place = place.unwrap_or_default() as u64;
-        let rank = (place + self.me.as_u64() % count) % count;
-        Duration::from_millis(rank * DIAL_APART_MS)
-    }
-
     /// Keeps a link to `voter` up for as long as the node lives.
     pub(super) async fn keep_linked(self: Arc<Self>, voter: NodeId) {
         let mut changes = self.changes();
         let mut pause_ms = REDIAL_MS.0;
-        if self.kind == Kind::Observer {
-            tokio::time::sleep(self.first_pause(voter)).await;
-        }
         loop {
             changes.mark_unchanged();
             if self.link(voter).is_some() {

@@ -390,7 +390,7 @@ mod tests {
                 torn.resize(if zeros { whole.len() } else { cut }, 0);
                 // Nobody has come so far as to note it.
                 torn[MAGIC.len()..][..END_BYTES].copy_from_slice(&end_known(end as u64));
-                if torn == whole {
+                if torn[end..] == whole[end..] {
                     // Its last bytes are zeros.
                     continue;
                 }
