@@ -18,6 +18,12 @@ fn a_signal_is_passed_on_and_the_end_is_recorded() {
         (Signal::SIGALRM, 142),
         (Signal::SIGPWR, 158),
     ] {
+        if mask_of("self", "SigIgn:").is_some_and(|ignored| has(ignored, sent)) {
+            eprintln!(
+                "{sent} is ignored here, as under nohup, and so by all that this starts: left out"
+            );
+            continue;
+        }
         let lab = Lab::new();
         let child = lab.start_line(&format!("run a -- echo x > out; {ENDLESS}"));
         until("it runs", || (!lab.lines("out").is_empty()).then_some(()));
@@ -59,13 +65,20 @@ fn nothing_of_the_command_is_left_behind_term() {
     });
 }
 
+/// A mask of signals of a process.
+fn mask_of(pid: &str, which: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let mask = status.lines().find_map(|line| line.strip_prefix(which))?;
+    u64::from_str_radix(mask.trim(), 16).ok()
+}
+
+fn has(mask: u64, signal: Signal) -> bool {
+    mask & (1 << (signal as u64 - 1)) != 0
+}
+
 fn catches_term(child: &std::process::Child) -> Option<()> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;
-    let caught = status
-        .lines()
-        .find_map(|line| line.strip_prefix("SigCgt:"))?;
-    let caught = u64::from_str_radix(caught.trim(), 16).ok()?;
-    (caught & (1 << (Signal::SIGTERM as u64 - 1)) != 0).then_some(())
+    let caught = mask_of(&child.id().to_string(), "SigCgt:")?;
+    has(caught, Signal::SIGTERM).then_some(())
 }
 
 #[test]
