@@ -480,3 +480,25 @@ async fn when_the_network_is_down_everything_says_so() {
     let ran = task.run(|_| async { Ok::<_, String>(()) }).await;
     assert_eq!(ran.unwrap_err(), TaskError::NetworkDown);
 }
+
+#[tokio::test(start_paused = true)]
+async fn whoever_ran_it_here_and_does_not_wait_on_is_told_of_its_own_attempt() {
+    let node = Network::new("alone").await.unwrap();
+    let tasks = open(&node);
+    let task = tasks.task("a").at_least_once().wait_at_most(Duration::ZERO);
+    let slow = task.run(|_| async {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        Err::<(), _>("no disk space")
+    });
+    match slow.await.unwrap() {
+        Ran::Here(here) => {
+            assert_eq!(here.result, Err("no disk space"));
+            assert_eq!(here.status.unwrap().state, State::Pending);
+        }
+        Ran::Elsewhere(status) => panic!("elsewhere: {status:?}"),
+    }
+    // So far away that it is never.
+    let forever = tasks.task("b").wait_at_most(Duration::MAX);
+    run_here(&forever, Ok(1)).await;
+    node.shutdown().await;
+}

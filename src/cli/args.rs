@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::jobs::Jobs;
@@ -59,12 +60,15 @@ pub(super) struct Common {
     pub(super) namespace: String,
     /// Use the cluster that the ticket in this file is for. A ticket may also be in ONCE_TICKET. Without
     /// one, the tasks are those of this user on this machine.
-    #[arg(long, global = true, value_name = "FILE", env = "ONCE_TICKET_FILE")]
+    #[arg(long, global = true, value_name = "FILE", env = "ONCE_TICKET_FILE", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub(super) ticket_file: Option<PathBuf>,
     /// In whose name: shown as the executor, and as who deletes, resets and resolves. By default the
     /// name of this host.
     #[arg(long = "as", global = true, value_name = "WHO", env = "ONCE_EXECUTOR")]
     pub(super) who: Option<String>,
+    /// Try for this long if no majority of the voters answers.
+    #[arg(long, global = true, value_name = "DURATION", default_value = "30s", value_parser = duration, env = "ONCE_ANSWER_WITHIN")]
+    pub(super) answer_within: Duration,
     /// Speak JSON, for machines.
     #[arg(long, global = true)]
     pub(super) json: bool,
@@ -79,18 +83,24 @@ pub(super) enum Verb {
     ///
     /// A task that runs counts as executed. This only reads: whoever acts on the answer races with all
     /// others who do. `once run` does not.
+    #[command(
+        after_help = "Example:\n  once check db-init && echo \"somebody has run it, or does\""
+    )]
     Check(Name),
     Create(Create),
     List(List),
     Get(Get),
     Wait(Wait),
     /// Delete a task. Whoever runs it then runs it again.
+    #[command(after_help = "Example:\n  once delete db-init")]
     Delete(Name),
     /// Have a task run again: begin a new generation.
+    #[command(after_help = "Example:\n  once reset db-init && once run db-init -- run-migrations")]
     Reset(Name),
     Resolve(Resolve),
     Watch(Watch),
     /// Show what operators did: the last 256 resets, deletions and resolutions.
+    #[command(after_help = "Examples:\n  once deeds\n  once deeds --json")]
     Deeds,
     Apply(Apply),
     Jobs(Jobs),
@@ -454,11 +464,13 @@ pub(super) enum Resource {
 #[derive(Debug, Subcommand)]
 pub(super) enum KoncliVerb {
     /// Say whether a task has been executed.
+    #[command(after_help = "Example:\n  koncli once check db-init")]
     Check(Name),
     /// Create a task.
     Create(Create),
     /// List the tasks.
     List(List),
     /// Delete a task.
+    #[command(after_help = "Example:\n  koncli once delete db-init")]
     Delete(Name),
 }

@@ -1,30 +1,36 @@
 //! Where the tasks are: on this machine, or in a cluster. One set of words for both.
 
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::args::Common;
-use super::embedded::{Claim, Embedded, Held, Keeper, new_id, state_dir};
-use super::problem::{Problem, RUNNING};
+use super::cluster::{Cluster, cluster_id};
+use super::embedded::{Claim, Embedded, Keeper, state_dir};
+use super::problem::{IN_DOUBT, Problem, RUNNING, UNAVAILABLE};
 use super::undelivered::{Record, deliver};
 use crate::group::RENEW_MS;
 use crate::id::Version;
 use crate::machine::task::Spec;
 use crate::network::{Network, Ticket};
-use crate::task::{self, ClaimId, Claimed, DeedKind, Outcome, State, Status, TaskError, Tasks};
+use crate::task::{ClaimId, DeedKind, Outcome, State, Status, TaskError, Tasks};
 
 /// Holds a ticket, in place of a file.
 const TICKET: &str = "ONCE_TICKET";
 
-/// For how long a claim in doubt is asked about.
-const DOUBT: Duration = Duration::from_secs(30);
+/// An outcome that is not recorded by then is kept on this machine meanwhile.
+const KEEP_AFTER: Duration = Duration::from_secs(1);
+
+/// How often whoever waits for an executor looks whether it is still the one to wait for.
+const LOOK_ASIDE: Duration = Duration::from_secs(1);
 
 /// The pause before something that failed is tried again.
-const AGAIN: Duration = Duration::from_millis(200);
+pub(super) const AGAIN: Duration = Duration::from_millis(200);
 
 /// How often the embedded store is looked at where nothing tells of changes.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -39,12 +45,6 @@ const TICKET_BYTES_MAX: u64 = 64 * 1024;
 pub(super) enum Board {
     Embedded(Arc<Embedded>),
     Cluster(Box<Cluster>),
-}
-
-pub(super) struct Cluster {
-    pub(super) network: Network,
-    pub(super) tasks: Tasks,
-    namespace: String,
 }
 
 /// What an operator did.
@@ -67,7 +67,9 @@ pub(super) fn who(common: &Common) -> String {
 
 /// The ticket that is to be used, if one is.
 pub(super) fn ticket(common: &Common) -> Result<Option<Ticket>, Problem> {
-    let text = match &common.ticket_file {
+    // Empty is as unset: composed files can hardly say it otherwise.
+    let file = common.ticket_file.as_ref();
+    let text = match file.filter(|path| !path.as_os_str().is_empty()) {
         Some(path) => Some(read_secret(path, TICKET_BYTES_MAX)?),
         None => std::env::var(TICKET).ok().filter(|text| !text.is_empty()),
     };
@@ -77,14 +79,19 @@ pub(super) fn ticket(common: &Common) -> Result<Option<Ticket>, Problem> {
 /// Reads a small file with something secret in it.
 pub(super) fn read_secret(path: &Path, bytes_max: u64) -> Result<String, Problem> {
     let failed = |error| Problem::usage(format!("cannot read {}: {error}", path.display()));
-    let length = std::fs::metadata(path).map_err(failed)?.len();
-    if length > bytes_max {
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let length = file
+        .take(bytes_max + 1)
+        .read_to_string(&mut text)
+        .map_err(failed)?;
+    if length as u64 > bytes_max {
         return Err(Problem::usage(format!(
             "{} is too long for what it should be",
             path.display()
         )));
     }
-    std::fs::read_to_string(path).map_err(failed)
+    Ok(text)
 }
 
 impl Board {
@@ -95,14 +102,17 @@ impl Board {
             let store = Embedded::open(&state_dir()?, &common.namespace, &who)?;
             return Ok(Self::Embedded(Arc::new(store)));
         };
+        let cluster_id = cluster_id(&ticket);
         let network = Network::join(ticket).await?;
         let tasks = Tasks::new(&network, &common.namespace).named(who);
-        deliver(&network).await;
+        deliver(&network, &cluster_id).await;
         let namespace = common.namespace.clone();
         Ok(Self::Cluster(Box::new(Cluster {
             network,
             tasks,
             namespace,
+            id: cluster_id,
+            answer_within: common.answer_within,
         })))
     }
 
@@ -114,15 +124,24 @@ impl Board {
         }
     }
 
+    /// Claims a task by an id that nothing was started under. Told to stop, it is not tried again.
     pub(super) async fn claim(
         &self,
         name: &str,
         spec: Spec,
         keeper: Keeper,
+        id: ClaimId,
+        stop: &CancellationToken,
     ) -> Result<Claim, Problem> {
         match self {
-            Self::Embedded(store) => store.claim(name, spec, new_id(), keeper),
-            Self::Cluster(cluster) => cluster.claim(name, spec).await,
+            Self::Embedded(store) => {
+                // Its lock may be waited for.
+                let (store, name, stop) = (store.clone(), name.to_owned(), stop.clone());
+                let claim = move || store.claim(&name, spec, id, keeper, &stop);
+                let claimed = tokio::task::spawn_blocking(claim).await;
+                claimed.map_err(|error| Problem::new(IN_DOUBT, error.to_string()))?
+            }
+            Self::Cluster(cluster) => cluster.claim(name, spec, id, stop).await,
         }
     }
 
@@ -135,37 +154,48 @@ impl Board {
     ) -> Result<Status, Problem> {
         match self {
             Self::Embedded(store) => store.finish(name, claim, outcome),
-            Self::Cluster(cluster) => Ok(cluster.tasks.task(name).finish(claim, outcome).await?),
+            Self::Cluster(cluster) => {
+                let task = cluster.tasks.task(name);
+                cluster.ask(|| task.finish(claim, outcome.clone())).await
+            }
         }
     }
 
     /// Records an outcome, and tries to for a while if nobody is there to record it. A record of it is kept
-    /// on this machine meanwhile, and left if that was in vain.
+    /// on this machine meanwhile, and left if that was in vain, or if it is told to stop.
     pub(super) async fn record(
         &self,
         name: &str,
         claim: ClaimId,
         outcome: Outcome,
         within: Duration,
+        stop: &CancellationToken,
     ) -> Result<Status, Problem> {
-        let Self::Cluster(cluster) = self else {
-            return self.finish(name, claim, outcome).await;
-        };
         let until = Instant::now() + within;
-        let record = Record::new(
-            cluster.network.name(),
-            &cluster.namespace,
-            name,
-            claim,
-            &outcome,
-        );
+        let is_over = || Instant::now() >= until || stop.is_cancelled();
+        let Self::Cluster(cluster) = self else {
+            loop {
+                match self.finish(name, claim, outcome.clone()).await {
+                    // The disk may be full for a moment.
+                    Err(problem) if problem.code == UNAVAILABLE && !is_over() => sleep(AGAIN).await,
+                    finished => return finished,
+                }
+            }
+        };
+        let record = Record::new(&cluster.id, &cluster.namespace, name, claim, &outcome);
         let mut kept = None;
         loop {
-            let finished = cluster
-                .tasks
-                .task(name)
-                .finish(claim, outcome.clone())
-                .await;
+            let task = cluster.tasks.task(name);
+            let finish = task.finish(claim, outcome.clone());
+            let mut finish = std::pin::pin!(finish);
+            let finished = match timeout(KEEP_AFTER, &mut finish).await {
+                Ok(finished) => finished,
+                Err(_) => {
+                    kept.get_or_insert_with(|| record.keep());
+                    let finished = stop.run_until_cancelled(finish).await;
+                    finished.unwrap_or(Err(TaskError::Offline))
+                }
+            };
             let is_offline = matches!(finished, Err(TaskError::Offline));
             if !is_offline {
                 if let Some(Ok(path)) = kept {
@@ -175,7 +205,7 @@ impl Board {
                 return Ok(finished?);
             }
             let kept = kept.get_or_insert_with(|| record.keep());
-            if Instant::now() >= until {
+            if is_over() {
                 let said = match kept {
                     Ok(path) => format!(
                         "{} keeps it, and the next `once` here delivers it",
@@ -190,7 +220,7 @@ impl Board {
                     "{name} has ended ({}), but no majority of the voters could be told so; {said}",
                     words(&outcome)
                 );
-                return Err(Problem::new(super::problem::IN_DOUBT, message));
+                return Err(Problem::new(IN_DOUBT, message));
             }
             sleep(AGAIN).await;
         }
@@ -215,42 +245,54 @@ impl Board {
     pub(super) async fn status(&self, name: &str) -> Result<Option<Status>, Problem> {
         match self {
             Self::Embedded(store) => store.status(name),
-            Self::Cluster(cluster) => Ok(cluster.tasks.task(name).status().await?),
+            Self::Cluster(cluster) => cluster.status(name).await,
         }
     }
 
     pub(super) async fn list(&self) -> Result<Vec<Status>, Problem> {
         match self {
             Self::Embedded(store) => store.list(),
-            Self::Cluster(cluster) => Ok(cluster.tasks.list().await?),
+            Self::Cluster(cluster) => cluster.ask(|| cluster.tasks.list()).await,
         }
     }
 
     pub(super) async fn create(&self, name: &str, spec: Spec) -> Result<Status, Problem> {
         match self {
             Self::Embedded(store) => store.create(name, spec),
-            Self::Cluster(cluster) => Ok(cluster.task(name, spec).create().await?),
+            Self::Cluster(cluster) => {
+                cluster.status(name).await?;
+                Ok(cluster.task(name, spec).create().await?)
+            }
         }
     }
 
     pub(super) async fn reset(&self, name: &str) -> Result<Status, Problem> {
         match self {
             Self::Embedded(store) => store.reset(name),
-            Self::Cluster(cluster) => Ok(cluster.tasks.task(name).reset().await?),
+            Self::Cluster(cluster) => {
+                cluster.status(name).await?;
+                Ok(cluster.tasks.task(name).reset().await?)
+            }
         }
     }
 
     pub(super) async fn delete(&self, name: &str) -> Result<bool, Problem> {
         match self {
             Self::Embedded(store) => store.delete(name),
-            Self::Cluster(cluster) => Ok(cluster.tasks.task(name).delete().await?),
+            Self::Cluster(cluster) => {
+                cluster.status(name).await?;
+                Ok(cluster.tasks.task(name).delete().await?)
+            }
         }
     }
 
     pub(super) async fn resolve(&self, name: &str, outcome: Outcome) -> Result<Status, Problem> {
         match self {
             Self::Embedded(store) => store.resolve(name, outcome),
-            Self::Cluster(cluster) => Ok(cluster.tasks.task(name).resolve(outcome).await?),
+            Self::Cluster(cluster) => {
+                cluster.status(name).await?;
+                Ok(cluster.tasks.task(name).resolve(outcome).await?)
+            }
         }
     }
 
@@ -267,13 +309,17 @@ impl Board {
                 deeds.collect()
             }
             Self::Cluster(cluster) => {
-                let deeds = cluster.tasks.deeds().await?.into_iter().map(|deed| Deed {
-                    task: deed.task,
-                    kind: deed.kind,
-                    by: deed.by,
-                    at: deed.at,
-                    version: deed.version,
-                });
+                let deeds = cluster
+                    .ask(|| cluster.tasks.deeds())
+                    .await?
+                    .into_iter()
+                    .map(|deed| Deed {
+                        task: deed.task,
+                        kind: deed.kind,
+                        by: deed.by,
+                        at: deed.at,
+                        version: deed.version,
+                    });
                 deeds.collect()
             }
         };
@@ -284,16 +330,27 @@ impl Board {
     pub(super) async fn changed(&self, name: &str, state: Option<State>) -> Result<(), Problem> {
         match (self, state) {
             (Self::Embedded(store), Some(State::Running)) => {
-                let (send, ended) = oneshot::channel();
-                let (store, name) = (store.clone(), name.to_owned());
+                let (send, mut ended) = oneshot::channel();
+                let before = store.status(name)?.map(|status| status.version);
+                let (waiting, task) = (store.clone(), name.to_owned());
                 // A thread, since nothing ends a wait for a lock; it ends with the process.
                 std::thread::Builder::new()
-                    .spawn(move || send.send(store.wait_for_executor(&name)))?;
-                let is_over = ended.await.unwrap_or(Ok(false))?;
-                if !is_over {
-                    sleep(LOOK_AGAIN).await;
+                    .spawn(move || send.send(waiting.wait_for_executor(&task)))?;
+                loop {
+                    match timeout(LOOK_ASIDE, &mut ended).await {
+                        Ok(is_over) => {
+                            if !is_over.unwrap_or(Ok(false))? {
+                                sleep(LOOK_AGAIN).await;
+                            }
+                            return Ok(());
+                        }
+                        // It may have been reset, and that executor runs on for nobody.
+                        Err(_) if store.status(name)?.map(|status| status.version) != before => {
+                            return Ok(());
+                        }
+                        Err(_) => {}
+                    }
                 }
-                Ok(())
             }
             (Self::Embedded(_), _) => {
                 sleep(LOOK_AGAIN).await;
@@ -321,9 +378,7 @@ impl Board {
                 let status = match self.status(name).await {
                     Ok(status) => status,
                     // A majority may come back.
-                    Err(problem)
-                        if problem.code == super::problem::UNAVAILABLE && self.is_cluster() =>
-                    {
+                    Err(problem) if problem.code == UNAVAILABLE && self.is_cluster() => {
                         sleep(AGAIN).await;
                         continue;
                     }
@@ -353,46 +408,6 @@ impl Board {
 
     pub(super) fn is_cluster(&self) -> bool {
         matches!(self, Self::Cluster(_))
-    }
-}
-
-impl Cluster {
-    fn task(&self, name: &str, spec: Spec) -> task::Task {
-        let task = self.tasks.task(name).policy(spec.policy);
-        match spec.ttl_ms {
-            Some(ms) => task.ttl(Duration::from_millis(ms)),
-            None => task,
-        }
-    }
-
-    /// One claim, asked for by one id until it is known what became of it.
-    async fn claim(&self, name: &str, spec: Spec) -> Result<Claim, Problem> {
-        let task = self.task(name, spec);
-        let id = self.tasks.new_claim_id();
-        let mut doubtful_since = None;
-        loop {
-            match task.claim_as(id).await {
-                Ok(Claimed::Here(attempt)) => {
-                    return Ok(Claim::Here(Held {
-                        claim: id,
-                        attempt: attempt.number(),
-                        version: attempt.version(),
-                        _lock: None,
-                    }));
-                }
-                Ok(Claimed::Elsewhere(status)) => return Ok(Claim::Elsewhere(status)),
-                Ok(Claimed::NotYet(pause)) => return Ok(Claim::NotYet(pause)),
-                Err(TaskError::InDoubt(_)) => {
-                    doubtful_since.get_or_insert_with(Instant::now);
-                }
-                Err(TaskError::Offline) if doubtful_since.is_some() => {}
-                Err(error) => return Err(error.into()),
-            }
-            if doubtful_since.is_some_and(|since| since.elapsed() >= DOUBT) {
-                return Err(TaskError::InDoubt(id).into());
-            }
-            sleep(AGAIN).await;
-        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::sys::signal::{SigSet, Signal, killpg, raise};
 use nix::unistd::{AccessFlags, Pid, access, getpgrp, tcgetpgrp, tcsetpgrp};
@@ -27,9 +27,9 @@ const START_BYTES: u64 = 256;
 /// What begins a script that says by what it is to be run.
 const SCRIPT: &[u8] = b"#!";
 
-/// Signals that are passed on: all that would end this process and can be caught. (A fault of this
-/// process itself is no message for the command.)
-const PASSED: [Signal; 16] = [
+/// Signals that are passed on: all that would end this process and can be caught, but those of real
+/// time. (A fault of this process itself, as SEGV, is no message for the command.)
+const PASSED: &[Signal] = &[
     Signal::SIGTERM,
     Signal::SIGINT,
     Signal::SIGHUP,
@@ -46,9 +46,13 @@ const PASSED: [Signal; 16] = [
     Signal::SIGTRAP,
     Signal::SIGSYS,
     Signal::SIGBUS,
+    #[cfg(target_os = "linux")]
+    Signal::SIGPWR,
+    #[cfg(target_os = "linux")]
+    Signal::SIGSTKFLT,
 ];
 
-/// Behind which nothing of the command is to be left.
+/// Behind which nothing of the command is to be left; behind another, if it has ended the command.
 const ENDING: [Signal; 4] = [
     Signal::SIGTERM,
     Signal::SIGINT,
@@ -65,7 +69,12 @@ pub(super) struct Signals(mpsc::Receiver<Signal>);
 impl Signals {
     pub(super) fn catch() -> io::Result<Self> {
         let (send, receive) = mpsc::channel(SIGNALS_MAX);
-        for passed in PASSED {
+        let ignored = ignored();
+        for &passed in PASSED {
+            // As by `nohup`: it is ignored here, and by the command.
+            if ignored & bit(passed) != 0 {
+                continue;
+            }
             let mut stream = signal(SignalKind::from_raw(passed as i32))?;
             let send = send.clone();
             tokio::spawn(async move {
@@ -87,6 +96,24 @@ impl Signals {
             None => std::future::pending().await,
         }
     }
+}
+
+/// Whether it is there to end whoever gets it.
+pub(super) fn ends(signal: Signal) -> bool {
+    ENDING.contains(&signal)
+}
+
+/// Signals have numbers from 1 to 64.
+fn bit(signal: Signal) -> u64 {
+    1 << (signal as u32 - 1)
+}
+
+/// The signals that this process was told to ignore by whoever started it, as far as the system says.
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.unwrap_or_default()
 }
 
 /// A command that can be executed.
@@ -221,15 +248,19 @@ pub(super) async fn run(
     let mut child = command.process_group(0).spawn()?;
     let group = Pid::from_raw(child.id() as i32);
     terminal.give_to(group);
-    let told = Arc::new(AtomicBool::new(false));
+    let passed = Arc::new(AtomicU64::new(0));
     let (send, mut events) = mpsc::channel(1);
-    let leave_nothing = told.clone();
+    let was_passed = passed.clone();
     let waiting = std::thread::Builder::new().spawn(move || {
-        while is_stopped(group) {
-            let _ = send.blocking_send(Event::Stopped);
-        }
+        let ended_by = loop {
+            match has_happened(group) {
+                Happened::Stopped => drop(send.blocking_send(Event::Stopped)),
+                Happened::Ended(signal) => break signal,
+            }
+        };
         // It has ended, and its number is its own until it is waited for.
-        if leave_nothing.load(Ordering::SeqCst) {
+        let was_passed = |signal| was_passed.load(Ordering::SeqCst) & bit(signal) != 0;
+        if ENDING.into_iter().chain(ended_by).any(was_passed) {
             let _ = killpg(group, Signal::SIGKILL);
         }
         let _ = send.blocking_send(Event::Ended(child.wait()));
@@ -247,21 +278,38 @@ pub(super) async fn run(
                 None => break Err(io::Error::other("nobody waits for the command any more")),
             },
             signal = signals.next() => {
-                if ENDING.contains(&signal) {
+                if ends(signal) {
                     ended_by = ended_by.or(Some(signal));
-                    told.store(true, Ordering::SeqCst);
                 }
+                passed.fetch_or(bit(signal), Ordering::SeqCst);
                 // It may have ended just now.
                 let _ = killpg(group, signal);
             }
         }
     };
     terminal.give_to(getpgrp());
-    Ok((outcome(ended), ended_by))
+    let outcome = outcome(ended);
+    if let Outcome::Failed(Failure::Signal(number)) = outcome
+        && let Ok(signal) = Signal::try_from(number)
+    {
+        // A key of the terminal reaches the command alone.
+        let is_key = terminal.0.is_some() && [Signal::SIGINT, Signal::SIGQUIT].contains(&signal);
+        if is_key || passed.load(Ordering::SeqCst) & bit(signal) != 0 {
+            ended_by = ended_by.or(Some(signal));
+        }
+    }
+    Ok((outcome, ended_by))
 }
 
-/// Waits until the child has stopped, which is true, or ended.
-fn is_stopped(child: Pid) -> bool {
+/// What a child that is not waited for yet has done.
+enum Happened {
+    Stopped,
+    /// By this signal, if it was one.
+    Ended(Option<Signal>),
+}
+
+/// Waits until the child has stopped, or ended.
+fn has_happened(child: Pid) -> Happened {
     #[cfg(target_os = "linux")]
     {
         use nix::errno::Errno;
@@ -272,17 +320,18 @@ fn is_stopped(child: Pid) -> bool {
                 Ok(WaitStatus::Stopped(..)) => {
                     // So that it is told of once.
                     let _ = waitid(Id::Pid(child), WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG);
-                    return true;
+                    return Happened::Stopped;
                 }
+                Ok(WaitStatus::Signaled(_, signal, _)) => return Happened::Ended(Some(signal)),
                 Err(Errno::EINTR) => {}
-                _ => return false,
+                _ => return Happened::Ended(None),
             }
         }
     }
     #[cfg(not(target_os = "linux"))]
     {
         let _ = child;
-        false
+        Happened::Ended(None)
     }
 }
 

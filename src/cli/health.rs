@@ -16,10 +16,10 @@ use crate::network::Network;
 const REQUEST_BYTES_MAX: usize = 4 * 1024;
 
 /// The most requests at a time; others wait in the system's queue.
-const REQUESTS_MAX: usize = 16;
+const REQUESTS_MAX: usize = 64;
 
-/// How long a request may take.
-const REQUEST_WITHIN: Duration = Duration::from_secs(5);
+/// How long a request may take: idle connections are not to hold up a probe for longer than it waits.
+const REQUEST_WITHIN: Duration = Duration::from_millis(500);
 
 /// The pause after a request could not be accepted: descriptors may be short.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(200);

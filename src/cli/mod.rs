@@ -4,6 +4,7 @@
 mod args;
 mod board;
 mod child;
+mod cluster;
 mod embedded;
 mod health;
 mod jobs;

@@ -96,7 +96,18 @@ impl From<JobsError> for Problem {
 
 impl From<NetworkError> for Problem {
     fn from(error: NetworkError) -> Self {
-        Self::new(UNAVAILABLE, error.to_string())
+        let code = match &error {
+            NetworkError::Electorate(_)
+            | NetworkError::Secret(_)
+            | NetworkError::Ticket(_)
+            | NetworkError::UnknownVoter { .. }
+            | NetworkError::NoStorage { .. }
+            | NetworkError::StorageOfObserver
+            | NetworkError::SecretMissing { .. }
+            | NetworkError::Limit { .. } => USAGE,
+            _ => UNAVAILABLE,
+        };
+        Self::new(code, error.to_string())
     }
 }
 

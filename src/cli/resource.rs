@@ -25,10 +25,14 @@ pub(super) struct Resource {
     #[serde(deserialize_with = "kind")]
     kind: String,
     pub(super) metadata: Metadata,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "checked")]
     spec: SpecOf,
     /// As it stood; of no meaning in a manifest.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "ignored"
+    )]
     status: Option<StatusOf>,
 }
 
@@ -79,8 +83,8 @@ impl<'de> Deserialize<'de> for Long {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 struct StatusOf {
     executed: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -105,8 +109,8 @@ struct StatusOf {
     conditions: Vec<ConditionOf>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 struct ConditionOf {
     #[serde(rename = "type")]
     kind: String,
@@ -142,6 +146,17 @@ fn task_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Er
     let name = String::deserialize(deserializer)?;
     check_name(&name).map_err(D::Error::custom)?;
     Ok(name)
+}
+
+fn checked<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SpecOf, D::Error> {
+    let spec = SpecOf::deserialize(deserializer)?;
+    spec.resolve().map_err(D::Error::custom)?;
+    Ok(spec)
+}
+
+fn ignored<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<StatusOf>, D::Error> {
+    serde::de::IgnoredAny::deserialize(deserializer)?;
+    Ok(None)
 }
 
 impl Resource {
@@ -181,7 +196,14 @@ impl Resource {
     }
 
     pub(super) fn spec(&self) -> Result<Spec, Problem> {
-        let spec = &self.spec;
+        let spec = self.spec.resolve();
+        spec.map_err(|reason| Problem::usage(format!("{}: {reason}", self.metadata.name)))
+    }
+}
+
+impl SpecOf {
+    fn resolve(&self) -> Result<Spec, String> {
+        let spec = self;
         let has_retries =
             spec.retries.is_some() || spec.backoff.is_some() || spec.backoff_max.is_some();
         let policy = match spec.policy {
@@ -196,15 +218,13 @@ impl Resource {
                 }
             }
             _ if has_retries => {
-                let reason = "retries and backoff belong to policy: AtLeastOnce";
-                return Err(Problem::usage(format!("{}: {reason}", self.metadata.name)));
+                return Err("retries and backoff belong to policy: AtLeastOnce".into());
             }
             _ => Policy::AtMostOnce,
         };
         let ttl_ms = spec.ttl.map(|ttl| ttl.0.as_millis() as u64);
         let spec = Spec { policy, ttl_ms };
-        spec.check()
-            .map_err(|reason| Problem::usage(format!("{}: {reason}", self.metadata.name)))?;
+        spec.check()?;
         Ok(spec)
     }
 }
@@ -263,6 +283,8 @@ impl StatusOf {
 pub(super) fn read(file: &str, text: &str) -> Result<Vec<Resource>, Problem> {
     let refused = |error: serde_saphyr::Error| {
         let reason = error.without_snippet().to_string();
+        // The place stands in front.
+        let reason = reason.split(" at line ").next().unwrap_or_default();
         let place = error.location().map_or(String::new(), |at| {
             format!(":{}:{}", at.line(), at.column())
         });
@@ -271,12 +293,6 @@ pub(super) fn read(file: &str, text: &str) -> Result<Vec<Resource>, Problem> {
     let resources: Vec<Resource> = serde_saphyr::from_multiple(text).map_err(refused)?;
     if resources.is_empty() {
         return Err(Problem::usage(format!("{file}: there is nothing in it")));
-    }
-    // All or none: what cannot be is found before anything is created.
-    for resource in &resources {
-        resource
-            .spec()
-            .map_err(|problem| Problem::usage(format!("{file}: {}", problem.message)))?;
     }
     Ok(resources)
 }

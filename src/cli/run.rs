@@ -7,16 +7,19 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 use super::args::{Common, Run};
 use super::board::{Board, words};
 use super::child::{self, Program, Signals};
-use super::embedded::{Claim, Held, Keeper};
-use super::problem::{Done, NOT_EXECUTABLE, Problem, RUNNING, code_elsewhere, code_of, of_signal};
+use super::embedded::{Claim, Held, Keeper, new_id};
+use super::problem::{
+    Done, IN_DOUBT, NOT_EXECUTABLE, Problem, RUNNING, code_elsewhere, code_of, of_signal,
+};
 use super::resource::Resource;
 use super::{say, tick};
 use crate::machine::task::Spec;
-use crate::task::{Outcome, Policy, State, Status};
+use crate::task::{ClaimId, Failure, Outcome, Policy, State, Status};
 
 struct Running<'a> {
     args: &'a Run,
@@ -26,8 +29,11 @@ struct Running<'a> {
     program: Program,
     board: &'a Board,
     signals: Signals,
-    /// Until when it waits for others.
+    /// How long it waits for others, and until when.
+    patience: Option<Duration>,
     until: Option<Instant>,
+    /// The last attempt that was made here, where another may follow.
+    last: Option<Went>,
 }
 
 /// How it went: an exit code, and what the report says of it.
@@ -37,6 +43,21 @@ struct Went {
 }
 
 pub(super) async fn run(args: &Run, common: &Common) -> Done {
+    let went = prepare(args, common).await;
+    if let Some(path) = &args.report {
+        let (code, report) = match &went {
+            Ok(went) => (went.code, went.report.clone()),
+            Err(problem) => {
+                let report = json!({ "name": args.name, "ran": false, "error": problem.message });
+                (problem.code, report)
+            }
+        };
+        write_report(path, report, code);
+    }
+    went.map(|went| went.code)
+}
+
+async fn prepare(args: &Run, common: &Common) -> Result<Went, Problem> {
     let program = Program::find(&args.command)?;
     let name = match args.every {
         None => args.name.clone(),
@@ -63,39 +84,38 @@ pub(super) async fn run(args: &Run, common: &Common) -> Done {
         program,
         board: &board,
         signals,
+        patience,
         until: patience.map(|patience| Instant::now() + patience),
+        last: None,
     };
     let went = running.go().await;
-    let report = match &went {
-        Ok(went) => went.report.clone(),
-        Err(problem) => json!({ "name": running.name, "ran": false, "error": problem.message }),
-    };
-    let code = went
-        .as_ref()
-        .map_or_else(|problem| problem.code, |went| went.code);
     drop(running);
     board.close().await;
-    if let Some(path) = &args.report {
-        write_report(path, report, code);
-    }
-    went.map(|went| went.code)
+    went
 }
 
 impl Running<'_> {
     async fn go(&mut self) -> Result<Went, Problem> {
+        // One id until something is started under it: a claim that holds although its answer was lost
+        // is this one's then.
+        let mut id = new_id();
         loop {
-            match self
-                .board
-                .claim(&self.name, self.spec, Keeper::Process)
-                .await?
-            {
+            match self.claim(id).await? {
                 Claim::Here(held) => {
-                    if let Some(went) = self.start(held).await? {
+                    id = new_id();
+                    let (went, may_follow) = self.start(held).await?;
+                    if !may_follow {
                         return Ok(went);
                     }
+                    self.last = Some(went);
+                    self.until = self.patience.map(|patience| Instant::now() + patience);
                 }
                 Claim::Elsewhere(status) => match status.state {
-                    State::Running | State::Pending => self.wait_for(&status).await?,
+                    State::Running | State::Pending => {
+                        if let Err(problem) = self.wait_for(&status).await {
+                            return self.given_up(problem);
+                        }
+                    }
                     State::Succeeded => {
                         return Ok(self.elsewhere(&status, self.args.skip_exit_code));
                     }
@@ -110,13 +130,52 @@ impl Running<'_> {
                         .until
                         .is_some_and(|until| until < Instant::now() + pause)
                     {
-                        return Err(
-                            self.out_of_patience("it has failed, and waits to be started again")
-                        );
+                        let why = "it has failed, and waits to be started again";
+                        let problem = self.out_of_patience(why);
+                        return self.given_up(problem);
                     }
                     self.unless_signalled(sleep(pause)).await?;
                 }
             }
+        }
+    }
+
+    /// A signal that comes while nothing is claimed yet ends it; what is claimed then all the same, has
+    /// failed by that signal without being started.
+    async fn claim(&mut self, id: ClaimId) -> Result<Claim, Problem> {
+        let (board, name, stop) = (self.board, self.name.clone(), CancellationToken::new());
+        let claim = board.claim(&name, self.spec, Keeper::Process, id, &stop);
+        let mut claim = std::pin::pin!(claim);
+        let signal = tokio::select! {
+            biased;
+            claimed = &mut claim => return claimed,
+            signal = self.signals.next() => signal,
+        };
+        stop.cancel();
+        let claimed = claim.await;
+        let why = match claimed {
+            Ok(Claim::Here(held)) => {
+                let outcome = Outcome::Failed(Failure::Signal(signal as i32));
+                let within = self.args.record_within;
+                // A second signal is not waited for: it is kept here at the worst.
+                let stop = CancellationToken::new();
+                board
+                    .record(&name, held.claim, outcome, within, &stop)
+                    .await?;
+                "when it was claimed, and before it was started"
+            }
+            Err(problem) if problem.code == IN_DOUBT => return Err(problem),
+            _ => "before it was claimed",
+        };
+        let message = format!("{name}: ended by {signal} {why}");
+        Err(Problem::new(of_signal(signal as i32), message))
+    }
+
+    /// Whoever has run it, and does not wait for the next attempt, ends as that one did.
+    fn given_up(&mut self, problem: Problem) -> Result<Went, Problem> {
+        match self.last.take() {
+            Some(went) if problem.code == RUNNING => Ok(went),
+            _ => Err(problem),
         }
     }
 
@@ -162,8 +221,8 @@ impl Running<'_> {
         Problem::new(RUNNING, message)
     }
 
-    /// Starts the command, and records how it ended. `None` if it is to be started again.
-    async fn start(&mut self, held: Held) -> Result<Option<Went>, Problem> {
+    /// Starts the command, and records how it ended; and whether it is to be started again.
+    async fn start(&mut self, held: Held) -> Result<(Went, bool), Problem> {
         let environment = [
             ("ONCE_KEY", self.name.clone()),
             ("ONCE_CLAIM_ID", held.claim.to_string()),
@@ -193,17 +252,11 @@ impl Running<'_> {
             Err(error) => {
                 let reason = format!("it could not be started: {error}");
                 say::note(json, &format!("{name}: {reason}"));
-                (
-                    Outcome::Failed(crate::task::Failure::Error(reason)),
-                    None,
-                    NOT_EXECUTABLE,
-                )
+                let code = NOT_EXECUTABLE;
+                (Outcome::Failed(Failure::Exit(code.into())), None, code)
             }
         };
-        let recorded = self
-            .board
-            .record(&name, held.claim, outcome.clone(), self.args.record_within)
-            .await;
+        let recorded = self.record(held.claim, outcome.clone()).await;
         let status = match recorded {
             Ok(status) => status,
             Err(problem) if problem.code == super::problem::FAILED => {
@@ -213,9 +266,9 @@ impl Running<'_> {
                     &format!("{name} {}: {}", words(&outcome), problem.message),
                 );
                 let report = self.report(&held, code, &outcome, None);
-                return Ok(Some(Went { code, report }));
+                return Ok((Went { code, report }, false));
             }
-            Err(problem) if problem.code == super::problem::IN_DOUBT => return Err(problem),
+            Err(problem) if problem.code == IN_DOUBT => return Err(problem),
             Err(problem) => {
                 // Its code would say that nothing was claimed.
                 let message = format!(
@@ -224,13 +277,25 @@ impl Running<'_> {
                     problem.message,
                     held.claim
                 );
-                return Err(Problem::new(super::problem::IN_DOUBT, message));
+                return Err(Problem::new(IN_DOUBT, message));
             }
         };
         // The lock of the claim is freed only now.
-        let may_follow =
-            status.state == State::Pending && matches!(status.policy, Policy::AtLeastOnce { .. });
-        if may_follow && ended_by.is_none() {
+        if status.policy != self.spec.policy {
+            let policy = match status.policy {
+                Policy::AtMostOnce => "at most once",
+                Policy::AtLeastOnce { .. } => "at least once, with its own retries",
+            };
+            say::note(
+                json,
+                &format!("{name} was created to be run {policy}, which stays until it is deleted"),
+            );
+        }
+        // Whoever asks for at most once starts it at most once, whatever others do.
+        let may_follow = status.state == State::Pending
+            && matches!(self.spec.policy, Policy::AtLeastOnce { .. })
+            && ended_by.is_none();
+        if may_follow {
             say::note(
                 json,
                 &format!(
@@ -239,10 +304,26 @@ impl Running<'_> {
                     words(&outcome)
                 ),
             );
-            return Ok(None);
         }
         let report = self.report(&held, code, &outcome, Some(&status));
-        Ok(Some(Went { code, report }))
+        Ok((Went { code, report }, may_follow))
+    }
+
+    /// Records how it ended. Told to end meanwhile, it leaves that to a later `once`.
+    async fn record(&mut self, claim: ClaimId, outcome: Outcome) -> Result<Status, Problem> {
+        let (board, stop) = (self.board, CancellationToken::new());
+        let within = self.args.record_within;
+        let record = board.record(&self.name, claim, outcome, within, &stop);
+        let mut record = std::pin::pin!(record);
+        loop {
+            tokio::select! {
+                biased;
+                recorded = &mut record => return recorded,
+                signal = self.signals.next() => if child::ends(signal) {
+                    stop.cancel();
+                },
+            }
+        }
     }
 
     fn report(&self, held: &Held, code: u8, outcome: &Outcome, status: Option<&Status>) -> Value {
@@ -292,7 +373,7 @@ pub(super) fn abandoned(status: &Status) -> Problem {
         "{name} is abandoned: {who} has claimed it and is not heard of any more. It is not started again. Find out \
          how far it came; then `once resolve {name}` says how it ended, or `once reset {name}` lets it run again"
     );
-    Problem::new(super::problem::IN_DOUBT, message)
+    Problem::new(IN_DOUBT, message)
 }
 
 /// A report that cannot be written changes no exit code.

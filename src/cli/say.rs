@@ -9,6 +9,9 @@ use serde::Serialize;
 use super::problem::{Done, Problem};
 use crate::task::{State, Status};
 
+/// How often it is looked whether somebody reads.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
 /// How often the spinner turns.
 const TURN: Duration = Duration::from_millis(120);
 
@@ -16,16 +19,37 @@ const WHEEL: [&str; 4] = ["|", "/", "-", "\\"];
 
 const CLEAR: &str = "\r\x1b[K";
 
-/// Prints to the standard output. Whoever reads it may be gone: then this ends in order.
+/// Prints to the standard output.
+///
+/// # Errors
+///
+/// Without a message, if whoever reads it is gone: then this process is to end, too.
 pub(super) fn print(text: &str) -> Done {
     let mut out = io::stdout().lock();
     let done = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     match done {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Problem::new(
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Problem::new(0, "")),
+        Err(error) => Err(Problem::new(
             super::problem::FAILED,
             format!("cannot write: {error}"),
         )),
-        _ => Ok(0),
+        Ok(()) => Ok(0),
+    }
+}
+
+/// Returns when nobody reads the standard output any more.
+pub(super) async fn until_unread() {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use std::os::fd::AsFd;
+    loop {
+        let out = io::stdout();
+        // An error is told of whatever is asked for.
+        let mut fds = [PollFd::new(out.as_fd(), PollFlags::empty())];
+        let is_gone = poll(&mut fds, PollTimeout::ZERO).is_ok_and(|found| found > 0);
+        if is_gone {
+            return;
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
 
@@ -46,6 +70,9 @@ pub(super) fn note(json: bool, text: &str) {
 }
 
 pub(super) fn problem(json: bool, problem: &Problem) {
+    if problem.message.is_empty() {
+        return;
+    }
     let mut out = io::stderr().lock();
     let text = if json {
         serde_json::json!({ "error": problem.message, "exitCode": problem.code }).to_string()

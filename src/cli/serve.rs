@@ -9,6 +9,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use super::args::{Cluster, Common, Secret as SecretArgs, Serve, Ticket as TicketArgs};
 use super::board::{Board, read_secret};
@@ -52,6 +55,7 @@ fn builder(cluster: &Cluster) -> Result<NetworkBuilder, Problem> {
 }
 
 pub(super) async fn serve(args: &Serve, json: bool) -> Done {
+    tell_of_trouble();
     // From here on: a signal that comes while it starts ends it in order, too.
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
@@ -120,6 +124,19 @@ pub(super) async fn serve(args: &Serve, json: bool) -> Done {
     };
     network.shutdown().await;
     ended
+}
+
+/// What the voter has to complain of goes to the standard error.
+fn tell_of_trouble() {
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(false);
+    let ours = Targets::new().with_target("raft_once", tracing::Level::WARN);
+    // There is none yet: nobody else would set one.
+    let _ = tracing_subscriber::registry()
+        .with(lines)
+        .with(ours)
+        .try_init();
 }
 
 pub(super) fn ticket(args: &TicketArgs) -> Done {

@@ -115,21 +115,17 @@ fn folder() -> Result<PathBuf, Problem> {
 }
 
 /// Delivers what is kept for this cluster. What cannot be delivered stays for another time.
-pub(super) async fn deliver(network: &Network) {
+pub(super) async fn deliver(network: &Network, cluster: &str) {
     let Ok(entries) = folder().map(fs::read_dir) else {
         return;
     };
-    for entry in entries
-        .into_iter()
-        .flatten()
-        .flatten()
-        .take(DELIVERED_AT_ONCE_MAX)
-    {
+    let all = entries.into_iter().flatten().flatten();
+    let ours = all.filter_map(|entry| {
         let path = entry.path();
-        let record = read(&path).filter(|record| record.cluster == network.name());
-        let Some(record) = record else {
-            continue;
-        };
+        let record = read(&path).filter(|record| record.cluster == cluster)?;
+        Some((path, record))
+    });
+    for (path, record) in ours.take(DELIVERED_AT_ONCE_MAX) {
         if record.deliver(network).await.is_err() {
             return;
         }

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use futures::StreamExt;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::args::{
     Apply, Claim, Common, Create, Finish, Get, List, Output, Resolve, Spec as SpecArgs, Wait, Watch,
@@ -37,16 +38,34 @@ pub(super) async fn claim(board: &Board, common: &Common, args: &Claim) -> Done 
         ttl_ms: args.ttl.map(|ttl| ttl.as_millis() as u64),
         ..Spec::default()
     };
-    match board.claim(&args.name, spec, Keeper::Script).await? {
-        embedded::Claim::Here(held) => match common.json {
-            true => say::print_json(&json!({
-                "name": args.name,
-                "claim": held.claim.to_string(),
-                "attempt": held.attempt,
-                "version": held.version.as_u64(),
-            })),
-            false => say::print(&format!("{}\n", held.claim)),
-        },
+    match board
+        .claim(
+            &args.name,
+            spec,
+            Keeper::Script,
+            embedded::new_id(),
+            &CancellationToken::new(),
+        )
+        .await?
+    {
+        embedded::Claim::Here(held) => {
+            let printed = match common.json {
+                true => say::print_json(&json!({
+                    "name": args.name,
+                    "claim": held.claim.to_string(),
+                    "attempt": held.attempt,
+                    "version": held.version.as_u64(),
+                })),
+                false => say::print(&format!("{}\n", held.claim)),
+            };
+            printed.map_err(|_| {
+                let message = format!(
+                    "{} is claimed, and nobody could be told its id: `once finish {} --claim {}` ends it",
+                    args.name, args.name, held.claim
+                );
+                Problem::new(FAILED, message)
+            })
+        }
         embedded::Claim::Elsewhere(status) if status.state == State::Abandoned => {
             Err(run::abandoned(&status))
         }
@@ -168,9 +187,17 @@ fn row(status: &Status) -> Vec<String> {
 }
 
 pub(super) async fn wait(board: &Board, common: &Common, args: &Wait) -> Done {
-    let status = board.status(&args.name).await?;
+    // For the spinner alone, which is to say who runs it.
+    let first = board.status(&args.name);
+    let first = match args.timeout {
+        None => first.await,
+        Some(within) => tokio::time::timeout(within, first)
+            .await
+            .unwrap_or(Ok(None)),
+    };
+    let first = first.unwrap_or_default();
     let waiting = board.wait(&args.name, args.timeout);
-    let status = say::spin(common.json, status.as_ref(), waiting).await?;
+    let status = say::spin(common.json, first.as_ref(), waiting).await?;
     if status.state == State::Abandoned {
         return Err(run::abandoned(&status));
     }
@@ -183,7 +210,19 @@ pub(super) async fn wait(board: &Board, common: &Common, args: &Wait) -> Done {
     Ok(code_elsewhere(&status))
 }
 
+/// Nobody stops what runs.
+async fn warn_of_executor(board: &Board, common: &Common, name: &str) -> Result<(), Problem> {
+    let status = board.status(name).await?;
+    if let Some(status) = status.filter(|status| status.state == State::Running) {
+        let who = status.executor.as_deref().unwrap_or("somebody");
+        let text = format!("{who} runs {name}, and runs on: stop it there, or two may run at once");
+        say::note(common.json, &text);
+    }
+    Ok(())
+}
+
 pub(super) async fn delete(board: &Board, common: &Common, name: &str) -> Done {
+    warn_of_executor(board, common, name).await?;
     let was_there = board.delete(name).await?;
     match (common.json, was_there) {
         (true, _) => say::print_json(&json!({ "name": name, "deleted": was_there })),
@@ -193,6 +232,7 @@ pub(super) async fn delete(board: &Board, common: &Common, name: &str) -> Done {
 }
 
 pub(super) async fn reset(board: &Board, common: &Common, name: &str) -> Done {
+    warn_of_executor(board, common, name).await?;
     let status = board.reset(name).await?;
     show(common, &status, "reset: it can run again")
 }
@@ -237,6 +277,13 @@ pub(super) async fn deeds(board: &Board, common: &Common) -> Done {
 }
 
 pub(super) async fn watch(board: &Board, common: &Common, args: &Watch) -> Done {
+    tokio::select! {
+        watched = tell_changes(board, common, args) => watched,
+        () = say::until_unread() => Ok(0),
+    }
+}
+
+async fn tell_changes(board: &Board, common: &Common, args: &Watch) -> Done {
     let is_meant = |name: &str| args.name.as_deref().is_none_or(|wanted| wanted == name);
     match board {
         Board::Cluster(cluster) => {
@@ -324,46 +371,53 @@ fn read_manifest(path: &Path) -> Result<Vec<Resource>, Problem> {
 /// Each document may name a namespace of its own.
 pub(super) async fn apply(common: &Common, args: &Apply) -> Done {
     let resources = read_manifest(&args.file)?;
+    let namespace_of = |resource: &Resource| {
+        let namespace = resource.metadata.namespace.clone();
+        namespace.unwrap_or_else(|| common.namespace.clone())
+    };
     let mut boards: BTreeMap<String, Board> = BTreeMap::new();
-    let mut said: Vec<Value> = Vec::new();
+    // All is looked at before anything is created.
+    let mut is_there: Vec<bool> = Vec::new();
     for resource in &resources {
-        let namespace = resource
-            .metadata
-            .namespace
-            .clone()
-            .unwrap_or_else(|| common.namespace.clone());
+        let namespace = namespace_of(resource);
         if !boards.contains_key(&namespace) {
             let common = Common {
                 namespace: namespace.clone(),
                 ticket_file: common.ticket_file.clone(),
                 who: common.who.clone(),
                 json: common.json,
+                answer_within: common.answer_within,
             };
             boards.insert(namespace.clone(), Board::open(&common).await?);
         }
         let Some(board) = boards.get(&namespace) else {
             continue;
         };
-        let name = &resource.metadata.name;
-        let spec = resource.spec()?;
-        let is_there = board.status(name).await?;
-        let word = match is_there {
-            Some(status)
-                if status.policy == spec.policy
-                    && status.ttl.map(|ttl| ttl.as_millis() as u64) == spec.ttl_ms =>
-            {
-                "unchanged"
-            }
-            Some(_) => {
-                let message = format!(
-                    "{name} is there with another spec, which stays in its generation: delete it first"
-                );
-                return Err(Problem::new(FAILED, message));
-            }
-            None => {
-                board.create(name, spec).await?;
-                "created"
-            }
+        let (name, spec) = (&resource.metadata.name, resource.spec()?);
+        let status = board.status(name).await?;
+        let is_other = status.as_ref().is_some_and(|status| {
+            status.policy != spec.policy
+                || status.ttl.map(|ttl| ttl.as_millis() as u64) != spec.ttl_ms
+        });
+        if is_other {
+            let message = format!(
+                "{name} is there with another spec, which stays in its generation: delete it first. Nothing was created"
+            );
+            return Err(Problem::new(FAILED, message));
+        }
+        is_there.push(status.is_some());
+    }
+    let mut said: Vec<Value> = Vec::new();
+    for (resource, is_there) in resources.iter().zip(is_there) {
+        let (namespace, name) = (namespace_of(resource), &resource.metadata.name);
+        let Some(board) = boards.get(&namespace) else {
+            continue;
+        };
+        let word = if is_there {
+            "unchanged"
+        } else {
+            board.create(name, resource.spec()?).await?;
+            "created"
         };
         match common.json {
             true => said.push(json!({ "name": name, "namespace": namespace, "result": word })),

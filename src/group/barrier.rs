@@ -276,7 +276,7 @@ impl Directory {
             (Some(replica), _) => Some(replica.status()),
             (None, Some(newborn)) => Some(newborn.disk().status()),
             (None, None) => {
-                let held = self.load(store, group.id()).ok()?;
+                let held = self.load_log(store, group.id()).ok()?;
                 Some((held.state(), held.last(), held.applied.at))
             }
         }
@@ -305,7 +305,7 @@ impl Directory {
     /// The same of the disk alone. A replica that is awake may have applied what its disk has not
     /// got yet.
     pub(super) fn durable_status(&self, group: GroupId) -> Result<Response, String> {
-        let held = self.load(self.store()?, group)?;
+        let held = self.load_log(self.store()?, group)?;
         Ok(Response::Status {
             state: held.state(),
             last: held.last(),

@@ -6,13 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::id::{GroupId, NodeId};
 use crate::limits::Limits;
 use crate::metrics::Counts;
-use crate::probe::{Bug, planted};
 use crate::store::Store;
 use crate::transport::Pool;
 
@@ -21,7 +20,6 @@ use super::berth::Berth;
 use super::berths::Berths;
 use super::births::Births;
 use super::census::Census;
-use super::disk::{Disk, Held};
 use super::join::Joins;
 use super::push::{PUSHED_KIB_MAX, Pusher};
 use super::replica::Replica;
@@ -144,6 +142,8 @@ pub(crate) struct Directory {
     pub(super) joins: Joins,
     /// How often a link to another voter came up.
     links_up: AtomicU64,
+    /// How often a link to a voter came up, on any node.
+    pub(super) reachable: watch::Sender<u64>,
     /// What openraft's tasks report to.
     pub(super) quiet: tracing::Dispatch,
 }
@@ -210,6 +210,7 @@ impl Directory {
             subscriptions: AtomicU64::new(0),
             joins: Joins::default(),
             links_up: AtomicU64::new(0),
+            reachable: watch::Sender::new(0),
             quiet: super::runtime::quiet(),
         })
     }
@@ -326,25 +327,15 @@ impl Directory {
         Ok(store)
     }
 
-    pub(super) fn load(&self, store: &Store, id: GroupId) -> Result<Held, String> {
-        let first = self.peers.order(&id).first().copied();
-        let first = first.filter(|first| !planted(Bug::NoVoteByBirth) || *first == self.peers.me());
-        let held = Disk::load(store, id, self.peers.voters(), first).map_err(|error| {
-            // The others decide without this voter, so nothing else would tell.
-            tracing::error!(group = ?id, %error, "a cell is not served here");
-            error.to_string()
-        })?;
-        if held.electorate.voters != *self.peers.voters() {
-            return Err(format!("group {id} was written by another electorate"));
-        }
-        Ok(held)
-    }
-
     // -- links -------------------------------------------------------------------------------
 
     /// A link to `node` is up: call after [`Peers::is_linked`] says so.
     pub(crate) fn link_up(self: &Arc<Self>, node: NodeId) {
-        if self.peers.is_voter() && self.peers.voters().contains(&node) {
+        let is_voter = self.peers.voters().contains(&node);
+        if is_voter {
+            self.reachable.send_modify(|times| *times += 1);
+        }
+        if self.peers.is_voter() && is_voter {
             // Counted first: an instance that is not in its berth yet sees that it missed one.
             self.links_up.fetch_add(1, Ordering::SeqCst);
             self.for_awake(move |_, replica| async move { replica.linked(node).await });

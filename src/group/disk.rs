@@ -164,9 +164,10 @@ impl Disk {
         group: GroupId,
         voters: &BTreeSet<NodeId>,
         first: Option<NodeId>,
+        with_tasks: bool,
     ) -> Result<Held, StoreFailed> {
         let prefix = key(group, None, &[]);
-        let found = match group.is_map() {
+        let found = match group.is_map() || !group.is_cell() && !with_tasks {
             true => find_without_slots(store, group)?,
             false => store.scan(&prefix)?,
         };

@@ -153,17 +153,17 @@ pub(crate) fn group_on_disk(bytes: &[u8]) {
     let store = Store::in_memory();
     store.write(batch, Durability::Now, |_| {});
     let voters = Voter::electorate(true);
-    if let Ok(held) = Disk::load(&store, GROUP, &voters, None) {
+    if let Ok(held) = Disk::load(&store, GROUP, &voters, None, true) {
         assert!(held.applied.version.as_u64() <= held.applied.at.map_or(0, |at| at.index));
         let records = held.machine.records();
         for (_, record) in records {
             assert!(record.version <= held.applied.version);
         }
     }
-    if let Ok(held) = Disk::load(&store, TASKS, &voters, None) {
+    if let Ok(held) = Disk::load(&store, TASKS, &voters, None, true) {
         assert_eq!(held.board.check(held.applied.version), Ok(()));
     }
-    if let Ok(held) = Disk::load(&store, JOBS, &voters, None) {
+    if let Ok(held) = Disk::load(&store, JOBS, &voters, None, true) {
         assert_eq!(held.jobs.check(held.applied.version), Ok(()));
     }
     let propose = Request::new(

@@ -204,7 +204,7 @@ impl Directory {
         };
         let (last, is_unsettled) = match group.awake() {
             Some(replica) => (replica.status().1, replica.is_unsettled()),
-            None => match self.load(store, group.id()) {
+            None => match self.load_log(store, group.id()) {
                 Ok(held) => (held.last(), held.is_unsettled()),
                 Err(_) => return false,
             },

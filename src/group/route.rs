@@ -166,6 +166,7 @@ impl Directory {
     ) -> Option<Response> {
         let mut hint = None;
         let mut failed: Vec<NodeId> = Vec::new();
+        let mut reachable = *self.reachable.borrow();
         loop {
             let next = match self.first_choice(group, hint.take()) {
                 Some(choice) if !failed.contains(&choice) => Some(choice),
@@ -175,14 +176,18 @@ impl Directory {
                     .find(|candidate| !failed.contains(candidate)),
             };
             let Some(next) = next else {
-                // All were tried: pause, and begin again.
+                // All were tried: pause, unless another can be reached by now, and begin again.
                 failed.clear();
                 let pause = Duration::from_millis(10 + self.peers().jitter_ms(40));
                 let resume = Instant::now() + pause;
                 if resume >= deadline {
                     return None;
                 }
-                tokio::time::sleep_until(resume).await;
+                let mut changes = self.reachable.subscribe();
+                let changed = changes.wait_for(|times| *times != reachable);
+                if let Ok(Ok(times)) = timeout_at(resume, changed).await {
+                    reachable = *times;
+                }
                 continue;
             };
             let response = if next == self.peers().me() {

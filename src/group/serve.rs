@@ -277,7 +277,7 @@ impl Directory {
                 Some(Response::Jobs(answer))
             }
             Body::TaskChanges { after } => {
-                let answer = self.answer_task_changes(&group, after)?;
+                let answer = Box::pin(self.answer_task_changes(&group, after)).await?;
                 Some(Response::Tasks(answer))
             }
         };
@@ -325,7 +325,7 @@ impl Directory {
         };
         let cause = Cause::Ask {
             first,
-            settles: !matches!(ask, Ask::Commit(_)),
+            settles: matches!(ask, Ask::Settle(_)),
             from,
         };
         let (replica, leads_by_birth) = match self.wake_for(group, cause).await {

@@ -217,7 +217,7 @@ fn every_flipped_bit_of_a_decided_value_is_noticed() {
     futures::executor::block_on(disk.install(applied, electorate, Contents::Cell(machine)))
         .unwrap();
     disk.purge(at(1, 2));
-    assert!(Disk::load(&store, GROUP, &voters(), None).is_ok());
+    assert!(Disk::load(&store, GROUP, &voters(), None, true).is_ok());
 
     let value = |pair: &(Vec<u8>, Vec<u8>)| pair.1.windows(5).position(|at| at == b"value");
     let pairs = store.scan(b"g").unwrap();
@@ -231,7 +231,7 @@ fn every_flipped_bit_of_a_decided_value_is_noticed() {
         let mut batch = Batch::default();
         batch.put(pair.0.clone(), flipped);
         store.write(batch, Durability::Now, |_| {});
-        let error = Disk::load(&store, GROUP, &voters(), None)
+        let error = Disk::load(&store, GROUP, &voters(), None, true)
             .unwrap_err()
             .to_string();
         assert!(error.contains("not the one that was proposed"), "{error}");

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::{MutexGuard, RwLockReadGuard};
 use tokio::time::timeout;
 
-use crate::id::NodeId;
+use crate::id::{GroupId, NodeId};
 use crate::machine::Command;
 use crate::probe::{Bug, planted};
 use crate::store::Store;
@@ -16,7 +16,7 @@ use crate::store::Store;
 use super::ATTEMPT;
 use super::berth::Past;
 use super::directory::{Directory, Group};
-use super::disk::Disk;
+use super::disk::{Disk, Held};
 use super::lease::Lease;
 use super::replica::Replica;
 
@@ -44,6 +44,32 @@ pub(super) struct Change<'a> {
 }
 
 impl Directory {
+    /// What the disk holds of a group.
+    pub(super) fn load(&self, store: &Store, id: GroupId) -> Result<Held, String> {
+        self.load_of(store, id, true)
+    }
+
+    /// The same without the tasks of a namespace, of which there may be many.
+    pub(super) fn load_log(&self, store: &Store, id: GroupId) -> Result<Held, String> {
+        self.load_of(store, id, false)
+    }
+
+    fn load_of(&self, store: &Store, id: GroupId, with_tasks: bool) -> Result<Held, String> {
+        let first = self.peers().order(&id).first().copied();
+        let first =
+            first.filter(|first| !planted(Bug::NoVoteByBirth) || *first == self.peers().me());
+        let held =
+            Disk::load(store, id, self.peers().voters(), first, with_tasks).map_err(|error| {
+                // The others decide without this voter, so nothing else would tell.
+                tracing::error!(group = ?id, %error, "a cell is not served here");
+                error.to_string()
+            })?;
+        if held.electorate.voters != *self.peers().voters() {
+            return Err(format!("group {id} was written by another electorate"));
+        }
+        Ok(held)
+    }
+
     /// This voter's replica of the group, woken for a message of Raft if need be. Why not, if it
     /// cannot be.
     pub(super) async fn wake(self: &Arc<Self>, group: &Arc<Group>) -> Result<Arc<Replica>, String> {

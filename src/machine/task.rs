@@ -113,6 +113,7 @@ pub(crate) enum Refusal {
     /// It has an outcome.
     Ended,
     /// The claim is not that of the last attempt: it was taken over, or another generation began.
+    /// Or what was to be created was, and somebody has ended it since.
     Superseded,
     /// Nobody runs it.
     NotRunning,
@@ -135,6 +136,21 @@ pub(crate) struct Deed {
     /// Of the task before.
     pub(crate) generation: Version,
     pub(crate) kind: DeedKind,
+    /// Of the command that did it.
+    pub(crate) id: ClaimId,
+    /// Of the command that had made the task before.
+    pub(crate) made: ClaimId,
+}
+
+impl Deed {
+    /// Whether a copy of this command has taken its effect, and the task may be another since.
+    fn answers(&self, command: &Command) -> bool {
+        let is_same = match command.step {
+            Step::Create(_) => self.made == command.id,
+            _ => self.id == command.id && deed_of(&command.step) == Some(self.kind),
+        };
+        is_same && self.task == command.task
+    }
 }
 
 /// What kind of thing it was.
@@ -167,6 +183,9 @@ pub(crate) trait Shelf {
     /// It is there.
     fn remove(&mut self, name: &str, at: Version);
 
+    /// The deed that this is so of, if one is remembered.
+    fn deed(&mut self, is_it: impl Fn(&Deed) -> bool) -> Result<Option<Deed>, Self::Error>;
+
     /// Remembers a deed, and forgets the oldest when there are more than [`DEEDS_MAX`].
     fn note(&mut self, deed: Deed);
 }
@@ -186,6 +205,13 @@ pub(crate) fn apply<S: Shelf>(
     {
         shelf.remove(&command.task, version);
         known = None;
+    }
+    if shelf.deed(|deed| deed.answers(command))?.is_some() {
+        let is_create = matches!(command.step, Step::Create(_));
+        return Ok(Answer {
+            refused: is_create.then_some(Refusal::Superseded),
+            task: known,
+        });
     }
     let done = match (known.clone(), &command.step) {
         (None, Step::Create(spec) | Step::Claim(spec)) => begin(shelf, version, command, *spec)?,
@@ -241,6 +267,8 @@ fn deed(version: Version, command: &Command, before: &Task, kind: DeedKind) -> D
         task: command.task.clone(),
         generation: before.generation,
         kind,
+        id: command.id,
+        made: before.made.id,
     }
 }
 

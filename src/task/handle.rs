@@ -173,12 +173,13 @@ impl Task {
     ///
     /// # Errors
     ///
-    /// [`TaskError::Offline`], [`TaskError::NetworkDown`].
+    /// [`TaskError::Offline`], [`TaskError::Invalid`], [`TaskError::NetworkDown`].
     ///
     /// # Cancel safety
     ///
     /// Cancel safe.
     pub async fn renew(&self, claim: ClaimId) -> Result<bool, TaskError> {
+        self.check()?;
         let query = TasksQuery::Renew {
             task: self.name.clone(),
             claim,

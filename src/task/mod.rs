@@ -206,7 +206,7 @@ impl Tasks {
     ///
     /// Cancel safe: dropping the future changes nothing.
     pub async fn deeds(&self) -> Result<Vec<Deed>, TaskError> {
-        let TasksAnswer::Deeds(deeds) = self.query(TasksQuery::Deeds).await? else {
+        let TasksAnswer::Deeds { deeds, .. } = self.query(TasksQuery::Deeds).await? else {
             return Err(TaskError::Offline);
         };
         let deeds = deeds.into_iter().map(|deed| Deed {

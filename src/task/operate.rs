@@ -16,7 +16,8 @@ impl Task {
     ///
     /// # Errors
     ///
-    /// [`TaskError::Exists`] with what is there already. [`TaskError::Full`],
+    /// [`TaskError::Exists`] with what is there already; [`TaskError::Missing`] if it was created,
+    /// and somebody has deleted or reset it before that could be said. [`TaskError::Full`],
     /// [`TaskError::Invalid`], [`TaskError::Busy`], [`TaskError::Offline`],
     /// [`TaskError::NetworkDown`].
     ///
@@ -31,6 +32,7 @@ impl Task {
             (Some(Refusal::Exists), Some(task)) => {
                 Err(TaskError::Exists(Box::new(self.status_now(task))))
             }
+            (Some(Refusal::Superseded), _) => Err(TaskError::Missing),
             _ => Err(TaskError::Full),
         }
     }

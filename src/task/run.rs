@@ -116,6 +116,7 @@ impl Attempt {
                 tokio::time::sleep(Duration::from_millis(RENEW_MS)).await;
                 if let Ok(false) = this.task.renew(this.claim).await {
                     this.over.send_replace(true);
+                    return;
                 }
             }
         };
@@ -169,15 +170,41 @@ impl Task {
         E: fmt::Display,
     {
         self.check()?;
-        let until = self.patience.map(|patience| Instant::now() + patience);
+        // So far away that it is never: none.
+        let deadline = || {
+            self.patience
+                .and_then(|patience| Instant::now().checked_add(patience))
+        };
+        let mut until = deadline();
+        // One id until something is started under it: a claim that holds although its answer was lost
+        // is this one's then.
+        let mut id = self.tasks.new_claim_id();
+        // The last attempt that was made here, where another may follow.
+        let mut last = None;
         loop {
             let mut versions = self.tasks.hold().view().versions();
             versions.mark_unchanged();
-            let (wait, status) = match self.claim().await? {
-                Claimed::Here(attempt) => match self.start(attempt, &mut action).await? {
-                    Some(here) => return Ok(Ran::Here(here)),
-                    None => continue,
-                },
+            let claimed = match self.claim_as(id).await {
+                // It held, nobody was told, and it has expired.
+                Err(TaskError::Superseded) => {
+                    id = self.tasks.new_claim_id();
+                    continue;
+                }
+                // Nothing was started just now; but earlier something was.
+                Err(error) => return last.unwrap_or(Err(error)),
+                Ok(claimed) => claimed,
+            };
+            let (wait, status) = match claimed {
+                Claimed::Here(attempt) => {
+                    let (ran, may_follow) = self.start(attempt, &mut action).await;
+                    if !may_follow {
+                        return ran;
+                    }
+                    last = Some(ran);
+                    id = self.tasks.new_claim_id();
+                    until = deadline();
+                    continue;
+                }
                 Claimed::NotYet(wait) => (wait, self.status().await?.map(Box::new)),
                 Claimed::Elsewhere(status) => match status.state {
                     State::Running => (Duration::from_millis(RENEW_MS), Some(status)),
@@ -193,7 +220,7 @@ impl Task {
             if let Some(until) = until {
                 let left = until.saturating_duration_since(Instant::now());
                 if left.is_zero() {
-                    return Ok(Ran::Elsewhere(status));
+                    return last.unwrap_or(Ok(Ran::Elsewhere(status)));
                 }
                 wait = wait.min(left);
             }
@@ -203,12 +230,12 @@ impl Task {
         }
     }
 
-    /// Starts the action and records how it ended. `None` if it is to be started again.
+    /// Starts the action and records how it ended; and whether it is to be started again.
     async fn start<T, E, F, Fut>(
         &self,
         attempt: Attempt,
         action: &mut F,
-    ) -> Result<Option<Here<T, E>>, TaskError>
+    ) -> (Result<Ran<T, E>, TaskError>, bool)
     where
         F: FnMut(Attempt) -> Fut,
         Fut: Future<Output = Result<T, E>>,
@@ -228,15 +255,15 @@ impl Task {
         let may_follow = status.as_ref().is_some_and(|status| {
             status.state == State::Pending && matches!(status.policy, Policy::AtLeastOnce { .. })
         });
-        match ended {
-            _ if may_follow => Ok(None),
-            Ok(result) => Ok(Some(Here {
+        let ran = match ended {
+            Ok(result) => Ok(Ran::Here(Here {
                 result,
                 status: status.map(Box::new),
                 attempt,
             })),
             Err(panic) => Err(TaskError::Panicked(said_by(&panic))),
-        }
+        };
+        (ran, may_follow)
     }
 
     /// Tries for a while to record an outcome, however few voters are up. `None` if it was not.

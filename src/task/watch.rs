@@ -108,7 +108,7 @@ impl Changes {
                 upto,
                 removed,
             }) if upto > self.read => {
-                if self.find_removed(removed).await.is_err() {
+                if self.find_removed(removed, upto).await.is_err() {
                     return pause(pause_ms).await;
                 }
                 self.read = upto;
@@ -124,7 +124,7 @@ impl Changes {
     }
 
     /// What of all that was told of is not there any more.
-    async fn find_removed(&mut self, removed: Version) -> Result<(), TaskError> {
+    async fn find_removed(&mut self, removed: Version, upto: Version) -> Result<(), TaskError> {
         if removed <= self.removed {
             return Ok(());
         }
@@ -134,7 +134,8 @@ impl Changes {
             let gone = self.told.difference(&there).cloned();
             self.next.extend(gone.map(TaskChange::Removed));
         }
-        self.removed = removed;
+        // What was removed behind this page may be told of by somebody who does not know that yet.
+        self.removed = self.removed.max(removed.min(upto));
         Ok(())
     }
 }

@@ -115,15 +115,26 @@ fn of_fifty_that_race_one_runs() {
         ),
         (&true.into(), 3)
     );
+    assert!(
+        lab.once("status").expect(0).contains("leader "),
+        "the leader is named"
+    );
     assert!(lab.once("list -o yaml").expect(0).contains("kind: Once"));
     assert_eq!(lab.json("deeds --json")[0]["deed"], "reset");
+}
+
+#[test]
+fn many_keys_are_raced_for_without_a_double() {
+    Cluster::start().lab.race_for_keys(6);
 }
 
 #[test]
 fn without_a_majority_nothing_is_claimed_and_nothing_runs() {
     let mut cluster = Cluster::start();
     (0..3).for_each(|at| cluster.kill(at));
-    let went = cluster.lab.once("run k -- echo x >> out");
+    let went = cluster
+        .lab
+        .once("--answer-within 1ms run k -- echo x >> out");
     assert!(went.err.contains("majority"), "{went:?}");
     went.expect(69);
     assert!(cluster.lab.lines("out").is_empty());

@@ -125,9 +125,12 @@ fn a_store_that_is_damaged_is_69_and_nothing_runs() {
         lab.once(&format!("create {task}")).expect(0);
     }
     let path = lab.path("state/tasks/default/journal");
-    let mut bytes = std::fs::read(&path).unwrap();
-    bytes[100] ^= 1;
-    std::fs::write(&path, bytes).unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    let mut flipped = bytes.clone();
+    flipped[100] ^= 1;
+    std::fs::write(&path, flipped).unwrap();
     lab.once("run d -- echo x >> out").expect(69);
+    std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+    lab.once("run c -- echo x >> out").expect(69);
     assert!(lab.lines("out").is_empty());
 }

@@ -89,6 +89,33 @@ impl Lab {
         ended(self.start(words(line)))
     }
 
+    /// Ten racers for each of so many keys, or of as many as `ONCE_RACE_KEYS` says; each begins elsewhere.
+    pub fn race_for_keys(&self, keys: usize) {
+        let keys = std::env::var("ONCE_RACE_KEYS")
+            .ok()
+            .and_then(|keys| keys.parse().ok())
+            .unwrap_or(keys);
+        let race = |racer: usize| {
+            for key in 0..keys {
+                let key = (key + racer * 7) % keys;
+                self.once(&format!("run {key} -- echo {key} >> out"))
+                    .expect(0);
+            }
+        };
+        std::thread::scope(|scope| {
+            for racer in 0..10 {
+                scope.spawn(move || race(racer));
+            }
+        });
+        let mut lines: Vec<usize> = self
+            .lines("out")
+            .iter()
+            .map(|line| line.parse().expect("a key"))
+            .collect();
+        lines.sort_unstable();
+        assert_eq!(lines, (0..keys).collect::<Vec<_>>());
+    }
+
     pub fn start_line(&self, line: &str) -> Child {
         self.start(words(line))
     }

@@ -42,6 +42,19 @@ fn a_manifest_creates_what_is_not_there() {
 }
 
 #[test]
+fn a_status_is_ignored_whatever_it_says() {
+    let lab = Lab::new();
+    let status = "status:\n  executed: true\n  executor: pod-xyz-123\n  phase: Executed\n  conditions:\n  - type: Ready\n";
+    let head = "apiVersion: konductor.io/v1\nkind: Once\nmetadata:\n  name: app-init\n";
+    apply(&lab, &format!("{head}{status}")).expect(0);
+    assert_eq!(lab.state_of("app-init"), "pending");
+    // Nothing of a manifest is created if one part of it cannot be.
+    let other = head.replace("app-init", "other");
+    apply(&lab, &format!("{other}---\n{head}spec:\n  ttl: 1h\n")).expect(1);
+    lab.once("get other").expect(1);
+}
+
+#[test]
 fn what_is_printed_can_be_applied() {
     let lab = Lab::new();
     apply(&lab, GOOD).expect(0);
@@ -118,6 +131,8 @@ fn a_bad_manifest_is_refused_with_line_and_reason() {
         );
     }
     apply(&lab, "").expect(64);
-    apply(&lab, &format!("{head}spec:\n  retries: 3\n")).expect(64);
+    let went = apply(&lab, &format!("{head}spec:\n  retries: 3\n"));
+    assert!(went.err.contains("m.yaml:"), "{went:?}");
+    went.expect(64);
     assert_eq!(lab.json("list -o json"), serde_json::json!([]));
 }

@@ -16,28 +16,39 @@ fn of_fifty_that_race_one_runs() {
 
 #[test]
 fn many_keys_are_raced_for_without_a_double() {
-    const KEYS: usize = 40;
+    Lab::new().race_for_keys(40);
+}
+
+#[test]
+fn a_watch_that_nobody_reads_ends() {
     let lab = Lab::new();
-    let race = |racer: usize| {
-        for key in 0..KEYS {
-            // Each begins elsewhere.
-            let key = (key + racer * 7) % KEYS;
-            lab.once(&format!("run {key} -- echo {key} >> out"))
-                .expect(0);
-        }
-    };
-    std::thread::scope(|scope| {
-        for racer in 0..6 {
-            scope.spawn(move || race(racer));
-        }
-    });
-    let mut lines: Vec<usize> = lab
-        .lines("out")
-        .iter()
-        .map(|line| line.parse().unwrap())
-        .collect();
-    lines.sort_unstable();
-    assert_eq!(lines, (0..KEYS).collect::<Vec<_>>());
+    lab.once("create a").expect(0);
+    lab.script("once watch | head -1").expect(0);
+}
+
+#[test]
+fn a_policy_is_that_of_whoever_created_the_task_but_once_is_once() {
+    let lab = Lab::new();
+    lab.once("create a --at-least-once --backoff 1ms").expect(0);
+    let went = lab.once("run a -- echo x >> out; exit 3");
+    assert!(went.err.contains("at least once"), "{went:?}");
+    went.expect(3);
+    assert_eq!(lab.lines("out").len(), 1);
+}
+
+#[test]
+fn whoever_waits_goes_on_when_the_task_is_reset() {
+    let lab = Lab::new();
+    let old = lab.start_line("run a -- echo x >> out; until_go");
+    until("it runs", || (!lab.lines("out").is_empty()).then_some(()));
+    let waits = lab.start_line("wait a");
+    let reset = lab.once("reset a");
+    assert!(reset.err.contains("runs on"), "{reset:?}");
+    lab.once("run a -- exit 6").expect(6);
+    ended(waits).expect(6);
+    std::fs::write(lab.path("go"), "").unwrap();
+    ended(old).expect(0);
+    assert_eq!(lab.state_of("a"), "failed");
 }
 
 #[test]
@@ -74,6 +85,11 @@ fn a_failure_is_tried_again_where_that_is_asked_for() {
         .expect(9);
     assert_eq!(lab.lines("out")[3..], ["b", "b"]);
     lab.once("run b -- true").expect(9);
+    // Whoever does not wait for the next attempt ends as the last one did.
+    lab.once("run c --at-least-once --backoff 1h --no-wait -- exit 8")
+        .expect(8);
+    lab.once("run c --at-least-once --no-wait -- true")
+        .expect(75);
 }
 
 #[test]

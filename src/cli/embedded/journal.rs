@@ -1,27 +1,34 @@
 //! The tasks of one namespace in one file: the board as it once was, and each command since.
 //!
 //! ```text
-//! file     magic 8 | record of the board | records of commands
+//! file     magic 8 | known end 8 | crc 4, over it | record of the board | records of commands
 //! record   payload bytes 4 | version 8 | crc 4, over both and the payload | payload
 //! ```
 //!
 //! Whoever reads holds a lock on a file beside it, shared; whoever writes, alone. A command is
-//! appended in one piece and synced before anybody is told. A crash may leave the last record torn:
-//! nobody was told of it then, and the next writer cuts it off. Anything else that is not whole is
-//! damage, and refused. Now and then the board is written anew to another file, which then takes the
+//! appended in one piece and synced before anybody is told; then the file's length is noted as its known
+//! end, which is not synced by itself. A crash may leave the last record torn: nobody was told of it
+//! then, and the next writer cuts it off. Anything else that is not whole, or lies before the known end,
+//! is damage, and refused. Now and then the board is written anew to another file, which then takes the
 //! place of this one.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use tokio_util::sync::CancellationToken;
+
+use super::place::sync_above;
 use crate::cli::problem::{IN_DOUBT, Problem, UNAVAILABLE};
 use crate::codec;
 use crate::id::Version;
 use crate::machine::task::{Answer, Board, Changes, Command};
 
 const MAGIC: [u8; 8] = *b"onceTSK1";
+/// The known end, and its crc.
+const END_BYTES: usize = 12;
 const HEADER_BYTES: usize = 16;
 const BODY_VERSION: u8 = 1;
 
@@ -33,6 +40,12 @@ const JOURNAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// A journal whose commands take more than this, and more than its board, is written anew.
 const COMMANDS_BYTES: u64 = 256 * 1024;
+
+/// For how long others who use the journal are waited for. Each does so for milliseconds.
+const LOCK_WITHIN: Duration = Duration::from_secs(10);
+
+/// The pauses in between: doubling from the first to the second.
+const LOCK_AGAIN: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(10));
 
 const JOURNAL: &str = "journal";
 const LOCK: &str = "lock";
@@ -61,12 +74,41 @@ pub(super) struct Journal {
 impl Journal {
     /// Opens the journal of a folder, once nobody stands in the way.
     pub(super) fn open(folder: &Path, access: Access) -> Result<Self, Problem> {
+        Self::open_unless(folder, access, &CancellationToken::new())
+    }
+
+    /// The same, unless it is told to stop while it waits.
+    pub(super) fn open_unless(
+        folder: &Path,
+        access: Access,
+        stop: &CancellationToken,
+    ) -> Result<Self, Problem> {
         let path = folder.join(LOCK);
         let failed = |error| Problem::io("cannot lock", &path, &error);
         let lock = private().create(true).open(&path).map_err(failed)?;
-        match access {
-            Access::Read => lock.lock_shared().map_err(failed)?,
-            Access::Write => lock.lock().map_err(failed)?,
+        let (since, mut pause) = (Instant::now(), LOCK_AGAIN.0);
+        loop {
+            let locked = match access {
+                Access::Read => lock.try_lock_shared(),
+                Access::Write => lock.try_lock(),
+            };
+            match locked {
+                Ok(()) => break,
+                Err(TryLockError::Error(error)) => return Err(failed(error)),
+                Err(TryLockError::WouldBlock) if stop.is_cancelled() => {
+                    return Err(Problem::new(UNAVAILABLE, "told to stop; nothing was done"));
+                }
+                Err(TryLockError::WouldBlock) if since.elapsed() >= LOCK_WITHIN => {
+                    let message = format!(
+                        "another process holds {} for 10 s already; nothing was done. A `once` that is stopped or \
+                         frozen does that: find it with fuser, and let it go on or kill it",
+                        path.display()
+                    );
+                    return Err(Problem::new(UNAVAILABLE, message));
+                }
+                Err(TryLockError::WouldBlock) => std::thread::sleep(pause),
+            }
+            pause = (2 * pause).min(LOCK_AGAIN.1);
         }
         let mut journal = Self {
             folder: folder.into(),
@@ -125,9 +167,11 @@ impl Journal {
         if bytes.get(..MAGIC.len()) != Some(&MAGIC) {
             return Err("it is no journal of this version of once".into());
         }
-        let mut at = MAGIC.len();
+        let mut at = MAGIC.len() + END_BYTES;
+        let known_end = bytes.get(MAGIC.len()..at).map_or(0, known_end);
         // It took the place of another as a whole: whatever is wrong with it is damage.
-        let (version, body) = record(&bytes[at..]).ok_or("its board is damaged")?;
+        let board = bytes.get(at..).and_then(record);
+        let (version, body) = board.ok_or("its board is damaged")?;
         self.board = codec::decode(BODY_VERSION, body)
             .map_err(|error| format!("its board is damaged: {error}"))?;
         self.board.check(version)?;
@@ -136,7 +180,7 @@ impl Journal {
         self.board_bytes = at as u64;
         while at < bytes.len() {
             let Some((version, body)) = record(&bytes[at..]) else {
-                if is_torn(&bytes[at..], self.version) {
+                if at as u64 >= known_end && is_torn(&bytes[at..], self.version) {
                     break;
                 }
                 return Err(format!("it is damaged at byte {at}"));
@@ -149,6 +193,9 @@ impl Journal {
             self.board.apply(version, &command, &mut Changes::default());
             self.version = version;
             at += HEADER_BYTES + body.len();
+        }
+        if (at as u64) < known_end {
+            return Err("its end is missing".into());
         }
         self.end = at as u64;
         Ok(())
@@ -167,11 +214,16 @@ impl Journal {
         let path = self.path();
         if self.end - self.board_bytes > COMMANDS_BYTES.max(self.board_bytes) || self.file.is_none()
         {
+            let is_first = self.file.is_none();
             let bytes = self
                 .write_anew()
                 .map_err(|error| Problem::io("cannot write", &path, &error))?;
             let synced = File::open(&self.folder).and_then(|folder| folder.sync_all());
             synced.map_err(|error| unsynced(&self.folder, &error))?;
+            if is_first {
+                // Whoever made the folders may have died before they were durable.
+                sync_above(&self.folder);
+            }
             (self.end, self.board_bytes) = (bytes, bytes);
             return Ok(answer);
         }
@@ -189,17 +241,24 @@ impl Journal {
         // From here on others read it, whether it is durable or not.
         file.sync_data().map_err(|error| unsynced(&path, &error))?;
         self.end += bytes.len() as u64;
+        // Not synced: if it is lost, the last record counts as before.
+        let noted = file
+            .seek(SeekFrom::Start(MAGIC.len() as u64))
+            .and_then(|_| file.write_all(&end_known(self.end)));
+        if let Err(error) = noted {
+            tracing::debug!(%error, "the end of the journal is not noted");
+        }
         Ok(answer)
     }
 
     /// Writes the board to a new file, which takes the place of the journal: of how many bytes.
     fn write_anew(&mut self) -> io::Result<u64> {
         let new = self.folder.join("journal.new");
+        let board = framed(self.version, &codec::encode(BODY_VERSION, &self.board));
+        let end = MAGIC.len() + END_BYTES + board.len();
         let mut bytes = MAGIC.to_vec();
-        bytes.extend(framed(
-            self.version,
-            &codec::encode(BODY_VERSION, &self.board),
-        ));
+        bytes.extend(end_known(end as u64));
+        bytes.extend(board);
         let mut file = private().create(true).truncate(true).open(&new)?;
         file.write_all(&bytes)?;
         file.sync_all()?;
@@ -207,6 +266,21 @@ impl Journal {
         self.file = Some(file);
         Ok(bytes.len() as u64)
     }
+}
+
+fn end_known(end: u64) -> [u8; END_BYTES] {
+    let end = end.to_le_bytes();
+    let mut bytes = [0; END_BYTES];
+    bytes[..8].copy_from_slice(&end);
+    bytes[8..].copy_from_slice(&crc32fast::hash(&end).to_le_bytes());
+    bytes
+}
+
+/// Nothing, if it is not whole: it is written in place.
+fn known_end(bytes: &[u8]) -> u64 {
+    let end = bytes.get(..8).and_then(|end| end.try_into().ok());
+    let end = end.map_or(0, u64::from_le_bytes);
+    if bytes == end_known(end) { end } else { 0 }
 }
 
 /// What was written is read by others from now on, and may be gone after a crash.
@@ -314,7 +388,9 @@ mod tests {
             for zeros in [false, true] {
                 let mut torn = whole[..cut].to_vec();
                 torn.resize(if zeros { whole.len() } else { cut }, 0);
-                if torn == whole {
+                // Nobody has come so far as to note it.
+                torn[MAGIC.len()..][..END_BYTES].copy_from_slice(&end_known(end as u64));
+                if torn[end..] == whole[end..] {
                     // Its last bytes are zeros.
                     continue;
                 }
@@ -330,11 +406,19 @@ mod tests {
     }
 
     #[test]
-    fn damage_before_the_last_record_is_refused() {
+    fn a_record_that_somebody_was_told_of_is_not_taken_for_a_torn_one() {
         let (folder, whole) = written(&["a", "b", "c"]);
-        let (shorter, _) = written(&["a", "b"]);
-        let end = fs::metadata(shorter.path().join(JOURNAL)).unwrap().len() as usize;
-        for at in 0..end {
+        for cut in 0..whole.len() {
+            fs::write(folder.path().join(JOURNAL), &whole[..cut]).unwrap();
+            assert!(names(folder.path()).is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn damage_is_refused() {
+        let (folder, whole) = written(&["a", "b", "c"]);
+        let end_known = MAGIC.len()..MAGIC.len() + END_BYTES;
+        for at in (0..whole.len()).filter(|at| !end_known.contains(at)) {
             let mut damaged = whole.clone();
             damaged[at] ^= 0x40;
             fs::write(folder.path().join(JOURNAL), &damaged).unwrap();

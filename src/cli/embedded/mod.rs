@@ -12,6 +12,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use journal::{Access, Journal};
 pub(super) use locks::Keeper;
 pub(super) use place::{make, state_dir};
@@ -54,22 +56,29 @@ impl Embedded {
         Ok(Self { folder, who })
     }
 
-    /// Claims a task for an attempt of this id, which was never used before.
+    /// Claims a task for an attempt of this id, which was never used before, unless it is told to stop.
     pub(super) fn claim(
         &self,
         name: &str,
         spec: Spec,
         claim: ClaimId,
         keeper: Keeper,
+        stop: &CancellationToken,
     ) -> Result<Claim, Problem> {
         check(name)?;
         // Of many who ask, most find it done: they need not wait for each other.
-        let journal = Journal::open(&self.folder, Access::Read)?;
+        let journal = Journal::open_unless(&self.folder, Access::Read, stop)?;
         if let Some(elsewhere) = self.elsewhere(&journal, name) {
             return Ok(elsewhere);
         }
         drop(journal);
-        let mut journal = Journal::open(&self.folder, Access::Write)?;
+        let mut journal = Journal::open_unless(&self.folder, Access::Write, stop)?;
+        if stop.is_cancelled() {
+            return Err(Problem::new(
+                UNAVAILABLE,
+                "told to stop; nothing was claimed",
+            ));
+        }
         if let Some(elsewhere) = self.elsewhere(&journal, name) {
             return Ok(elsewhere);
         }
@@ -338,7 +347,13 @@ mod tests {
         let store = open(folder.path());
         let claim = || {
             store
-                .claim("a", Spec::default(), new_id(), Keeper::Process)
+                .claim(
+                    "a",
+                    Spec::default(),
+                    new_id(),
+                    Keeper::Process,
+                    &CancellationToken::new(),
+                )
                 .unwrap()
         };
         let mine = held(claim());
@@ -365,7 +380,17 @@ mod tests {
             policy,
             ttl_ms: None,
         };
-        let claim = || store.claim("a", spec, new_id(), Keeper::Process).unwrap();
+        let claim = || {
+            store
+                .claim(
+                    "a",
+                    spec,
+                    new_id(),
+                    Keeper::Process,
+                    &CancellationToken::new(),
+                )
+                .unwrap()
+        };
         let first = held(claim());
         assert!(matches!(claim(), Claim::Elsewhere(_)));
         drop(first);
@@ -384,7 +409,13 @@ mod tests {
         let claim = |name: &str| {
             held(
                 store
-                    .claim(name, Spec::default(), new_id(), Keeper::Script)
+                    .claim(
+                        name,
+                        Spec::default(),
+                        new_id(),
+                        Keeper::Script,
+                        &CancellationToken::new(),
+                    )
                     .unwrap(),
             )
             .claim
@@ -410,7 +441,17 @@ mod tests {
             ..Spec::default()
         };
         for _ in 0..3 {
-            let held = held(store.claim("a", spec, new_id(), Keeper::Process).unwrap());
+            let held = held(
+                store
+                    .claim(
+                        "a",
+                        spec,
+                        new_id(),
+                        Keeper::Process,
+                        &CancellationToken::new(),
+                    )
+                    .unwrap(),
+            );
             store.finish("a", held.claim, Outcome::SUCCESS).unwrap();
             assert_eq!(store.status("a").unwrap(), None);
         }

@@ -70,7 +70,12 @@ pub(in crate::cli) fn make(folder: &Path) -> Result<(), Problem> {
         .create(folder);
     made.map_err(|error| Problem::io("cannot make the folder", folder, &error))?;
     check(folder)?;
-    // So that the folders themselves are there after a crash.
+    sync_above(folder);
+    Ok(())
+}
+
+/// So that the folders themselves are there after a crash.
+pub(super) fn sync_above(folder: &Path) {
     for folder in folder
         .ancestors()
         .take(4)
@@ -81,7 +86,6 @@ pub(in crate::cli) fn make(folder: &Path) -> Result<(), Problem> {
             let _ = opened.sync_all();
         }
     }
-    Ok(())
 }
 
 fn check(folder: &Path) -> Result<(), Problem> {

@@ -384,7 +384,7 @@ impl Ledger {
     }
 }
 
-/// All that is stored of a map but its slots, of which there may be any number.
+/// All that is stored of a group but its slots or tasks, of which there may be many.
 pub(in super::super) fn find_without_slots(
     store: &Store,
     group: GroupId,

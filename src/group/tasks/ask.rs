@@ -47,8 +47,10 @@ impl Directory {
     ) -> Result<TasksAnswer, Unconfirmed> {
         match self.route(group, &Ask::Tasks(query), deadline).await {
             Some(Response::Tasks(answer)) => {
-                if let TasksAnswer::Seen { version, .. } = answer {
-                    group.view.observe(version, None);
+                match answer {
+                    TasksAnswer::Seen { version, .. } => group.view.observe(version, None),
+                    TasksAnswer::Deeds { leader, .. } => group.set_leader(leader),
+                    _ => {}
                 }
                 Ok(answer)
             }
@@ -65,7 +67,7 @@ impl Directory {
         let is_news = |answer: &TasksAnswer| matches!(answer, TasksAnswer::Changes { upto, .. } if *upto > after);
         let mut found = Err(Unconfirmed);
         if self.peers().is_voter()
-            && let Ok(answer) = self.answer_task_changes(group, after)
+            && let Ok(answer) = self.answer_task_changes(group, after).await
         {
             // This voter may be behind what it has heard of.
             if is_news(&answer) || group.view.version() <= after {

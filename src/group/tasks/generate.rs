@@ -5,7 +5,7 @@ use rand::rngs::StdRng;
 
 use super::super::generate::{list, maybe, number, version};
 use super::{Seen, TasksAnswer, TasksQuery};
-use crate::id::Version;
+use crate::id::{NodeId, Version};
 use crate::machine::task::{
     Answer, Attempt, Board, Changes, ClaimId, Command, Deed, DeedKind, End, Failure, How, Made,
     Name, Outcome, Policy, Refusal, Spec, Step, Task,
@@ -144,6 +144,8 @@ fn deed(rng: &mut StdRng) -> Deed {
         task: name(rng),
         generation: version(rng),
         kind: [DeedKind::Reset, DeedKind::Deleted, DeedKind::Resolved][rng.random_range(0..3)],
+        id: ClaimId(rng.random()),
+        made: ClaimId(rng.random()),
     }
 }
 
@@ -212,7 +214,7 @@ pub(crate) fn kind_of_answer(answer: &TasksAnswer) -> usize {
     match answer {
         TasksAnswer::Seen { .. } => 0,
         TasksAnswer::Page { .. } => 1,
-        TasksAnswer::Deeds(_) => 2,
+        TasksAnswer::Deeds { .. } => 2,
         TasksAnswer::Renewed(_) => 3,
         TasksAnswer::NotYet { .. } => 4,
         TasksAnswer::Changes { .. } => 5,
@@ -236,7 +238,10 @@ pub(crate) fn tasks_answer(rng: &mut StdRng) -> TasksAnswer {
             tasks: list(rng, |rng| (name(rng), seen(rng))),
             next: maybe(rng, name),
         },
-        2 => TasksAnswer::Deeds(list(rng, deed)),
+        2 => TasksAnswer::Deeds {
+            deeds: list(rng, deed),
+            leader: NodeId::of_voter("a"),
+        },
         3 => TasksAnswer::Renewed(rng.random()),
         4 => TasksAnswer::NotYet {
             wait_ms: number(rng),

@@ -33,12 +33,24 @@ impl Directory {
             if planted(Bug::ClaimNotCommitted) {
                 return self.answer_first(replica, command, deadline);
             }
-            if let Err(response) = self.judge(replica, &command.task, deadline).await {
-                return response;
-            }
-            if let Some(wait) = self.backoff(replica, &command.task) {
-                let wait_ms = wait.as_millis().try_into().unwrap_or(u64::MAX);
-                return Response::Tasks(TasksAnswer::NotYet { wait_ms });
+            let mut is_confirmed = false;
+            loop {
+                if let Err(response) = self.judge(replica, &command.task, deadline).await {
+                    return response;
+                }
+                let wait = self.backoff(replica, &command.task);
+                let is_behind = replica.with_board(|_, version| version < command.seen);
+                match wait {
+                    Some(wait) if is_confirmed => {
+                        let wait_ms = wait.as_millis().try_into().unwrap_or(u64::MAX);
+                        return Response::Tasks(TasksAnswer::NotYet { wait_ms });
+                    }
+                    None if is_confirmed || !is_behind => break,
+                    // A new leader may not have applied yet what an old one has answered, this very
+                    // claim for one; and one that was deposed knows of no end of the pause.
+                    _ if replica.confirm(deadline).await => is_confirmed = true,
+                    _ => return Response::Elsewhere { hint: None },
+                }
             }
         }
         self.put(replica, command, deadline).await
@@ -80,12 +92,17 @@ impl Directory {
         let name = command.task.clone();
         let command = machine::Command::Task(command);
         let response = replica.write(command, deadline).await;
-        if let Response::Committed { reply, .. } = &response
-            && let Some(task) = changed_by(reply)
-        {
+        if let Response::Committed { reply, .. } = &response {
             let (term, _) = replica.term();
-            self.vigils
-                .heard(replica.group, term, Watch::of(&name, task));
+            match (changed_by(reply), &reply.task) {
+                (Some(task), _) => self
+                    .vigils
+                    .heard(replica.group, term, Watch::of(&name, task)),
+                (None, Some(answer)) if answer.task.is_none() => {
+                    self.vigils.forget(replica.group, &name);
+                }
+                _ => {}
+            }
         }
         response
     }
@@ -177,7 +194,8 @@ impl Directory {
             }
             TasksQuery::Deeds => {
                 let deeds = replica.with_board(|board, _| board.deeds().cloned().collect());
-                TasksAnswer::Deeds(deeds)
+                let leader = self.peers().me();
+                TasksAnswer::Deeds { deeds, leader }
             }
             TasksQuery::Renew { task: name, claim } => {
                 let task = replica.with_board(|board, _| board.get(&name).cloned());

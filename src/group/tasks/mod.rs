@@ -13,7 +13,7 @@ mod serve;
 mod vigil;
 
 use crate::codec::{Decode, Encode};
-use crate::id::{GroupId, Version};
+use crate::id::{GroupId, NodeId, Version};
 use crate::machine::task::{Answer, ClaimId, Command, Deed, Name, Step, Task, check_name};
 
 pub(super) use disk::{Found, put};
@@ -85,13 +85,15 @@ pub(crate) enum TasksAnswer {
         /// Where to go on, if there are more.
         next: Option<Name>,
     },
-    Deeds(Vec<Deed>),
+    Deeds {
+        deeds: Vec<Deed>,
+        /// Who says so.
+        leader: NodeId,
+    },
     /// Whether the claim is still the one under which the task runs.
     Renewed(bool),
     /// A claim comes too soon after an attempt that failed.
-    NotYet {
-        wait_ms: u64,
-    },
+    NotYet { wait_ms: u64 },
     /// The tasks that have changed, in the order of their changes: all there are up to a version.
     Changes {
         tasks: Vec<(Name, Task)>,

@@ -3,29 +3,43 @@
 use std::sync::Arc;
 
 use super::super::directory::{Directory, Group};
+use super::super::wake::Cause;
 use super::lead::bytes_of;
 use super::{PAGE_BYTES, TasksAnswer};
 use crate::id::Version;
 use crate::machine::task::Board;
 
 impl Directory {
-    /// The tasks that have changed behind a version, as far as this voter knows; wakes nothing.
-    pub(in super::super) fn answer_task_changes(
-        &self,
+    /// The tasks that have changed behind a version, as far as this voter knows. Wakes the replica only
+    /// if there are any: each page of them would read all tasks from the disk.
+    pub(in super::super) async fn answer_task_changes(
+        self: &Arc<Self>,
         group: &Arc<Group>,
         after: Version,
     ) -> Result<TasksAnswer, String> {
         if !group.id().is_tasks() {
             return Err("there are no tasks in this group".into());
         }
-        let store = self.store()?;
-        Ok(match group.awake() {
-            Some(replica) => replica.with_board(|board, version| changes(board, version, after)),
+        let replica = match group.awake() {
+            Some(replica) => replica,
             None => {
-                let held = self.load(store, group.id())?;
-                changes(&held.board, held.applied.version, after)
+                let upto = self.load_log(self.store()?, group.id())?.applied.version;
+                if upto <= after {
+                    return Ok(TasksAnswer::Changes {
+                        tasks: Vec::new(),
+                        upto,
+                        removed: Version::ZERO,
+                    });
+                }
+                let cause = Cause::Ask {
+                    first: None,
+                    settles: true,
+                    from: None,
+                };
+                self.wake_for(group, cause).await?.0
             }
-        })
+        };
+        Ok(replica.with_board(|board, version| changes(board, version, after)))
     }
 }
 

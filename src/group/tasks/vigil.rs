@@ -32,9 +32,13 @@ impl<'a> Watch<'a> {
     }
 }
 
-/// The most tasks that are watched at once, of all groups. Beyond it all begin afresh, which lets
-/// nobody be taken for dead too early.
+/// The most tasks that are watched at once, of all groups. Where it is reached, those are forgotten
+/// that nothing was heard of for long; whoever finds no room then is heard of just now at each look:
+/// nobody is taken for dead too early, but dead ones may be noticed late.
 const WATCHED_MAX: usize = 65_536;
+
+/// Who was not heard of for this long makes room, if it is needed.
+const STALE: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
 pub(in super::super) struct Vigils(Mutex<Watched>);
@@ -45,7 +49,6 @@ struct Watched {
     tasks: usize,
 }
 
-#[derive(Default)]
 struct Vigil {
     term: u64,
     tasks: BTreeMap<Name, Known>,
@@ -76,6 +79,11 @@ impl Vigils {
         now.saturating_duration_since(since)
     }
 
+    /// The task is gone.
+    pub(super) fn forget(&self, group: GroupId, name: &str) {
+        self.watched().forget(group, name);
+    }
+
     /// The executor was heard of, or the task has just become what it is.
     pub(in super::super) fn heard(&self, group: GroupId, term: u64, watch: Watch<'_>) {
         let now = Instant::now();
@@ -90,23 +98,30 @@ impl Vigils {
 
 impl Watched {
     fn since(&mut self, group: GroupId, term: u64, watch: Watch<'_>, now: Instant) -> Instant {
-        if self.tasks >= WATCHED_MAX {
-            *self = Self::default();
-        }
-        let vigil = self.groups.entry(group).or_default();
-        if vigil.term != term {
+        if self
+            .groups
+            .get(&group)
+            .is_some_and(|vigil| vigil.term != term)
+            && let Some(vigil) = self.groups.remove(&group)
+        {
             self.tasks -= vigil.tasks.len();
-            *vigil = Vigil {
-                term,
-                tasks: BTreeMap::new(),
-            };
         }
         if !watch.is_open {
-            self.tasks -= usize::from(vigil.tasks.remove(watch.name).is_some());
+            self.forget(group, watch.name);
             return now;
         }
+        if self.tasks >= WATCHED_MAX {
+            self.make_room(now);
+        }
+        let is_full = self.tasks >= WATCHED_MAX;
+        let vigil = self.groups.entry(group).or_insert_with(|| Vigil {
+            term,
+            tasks: BTreeMap::new(),
+        });
         match vigil.tasks.get(watch.name) {
             Some(known) if known.changed == watch.changed => known.since,
+            // An entry without tasks is of use to nobody; the next who makes room takes it away.
+            None if is_full => now,
             known => {
                 self.tasks += usize::from(known.is_none());
                 let changed = watch.changed;
@@ -118,6 +133,26 @@ impl Watched {
                 now
             }
         }
+    }
+
+    fn forget(&mut self, group: GroupId, name: &str) {
+        let Some(vigil) = self.groups.get_mut(&group) else {
+            return;
+        };
+        self.tasks -= usize::from(vigil.tasks.remove(name).is_some());
+        if vigil.tasks.is_empty() {
+            self.groups.remove(&group);
+        }
+    }
+
+    fn make_room(&mut self, now: Instant) {
+        self.groups.retain(|_, vigil| {
+            vigil
+                .tasks
+                .retain(|_, known| now.saturating_duration_since(known.since) < STALE);
+            !vigil.tasks.is_empty()
+        });
+        self.tasks = self.groups.values().map(|vigil| vigil.tasks.len()).sum();
     }
 }
 
@@ -156,5 +191,27 @@ mod tests {
         pass(50).await;
         assert_eq!(silent(2, &next), 50);
         assert_eq!(vigils.watched().tasks, 1);
+        vigils.forget(GROUP, &name);
+        assert_eq!(vigils.watched().tasks, 0);
+        assert!(vigils.watched().groups.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_there_is_no_room_who_is_silent_for_long_makes_some() {
+        let vigils = Vigils::default();
+        let task = generate::running(&mut Board::default(), "t", 1);
+        let hear = |n: usize| vigils.heard(GROUP, 1, Watch::of(&n.to_string(), &task));
+        let silent = |n: usize| vigils.silent_for(GROUP, 1, Watch::of(&n.to_string(), &task));
+        (0..WATCHED_MAX).for_each(hear);
+        pass(5_000).await;
+        // No room: but nobody who is watched is forgotten.
+        hear(WATCHED_MAX);
+        pass(STALE.as_millis() as u64).await;
+        hear(7);
+        assert_eq!(silent(WATCHED_MAX).as_millis(), 0);
+        pass(100).await;
+        assert_eq!(silent(WATCHED_MAX).as_millis(), 100, "there is room now");
+        assert_eq!(silent(7).as_millis(), 100, "it was heard of");
+        assert_eq!(vigils.watched().tasks, 2);
     }
 }

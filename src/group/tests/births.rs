@@ -191,7 +191,7 @@ async fn a_birth_that_was_given_up_leaves_no_entry_that_nobody_knows() {
     installed.await.unwrap();
     ignorant.purge(at);
     store.flush().await.unwrap();
-    let found = Disk::load(&store, GROUP, &voters, Some(first)).unwrap();
+    let found = Disk::load(&store, GROUP, &voters, Some(first), true).unwrap();
     assert_eq!(found.last(), Some(at));
 }
 

@@ -169,6 +169,16 @@ impl Shelf for Applying<'_> {
         self.changes.removed = Some(at);
     }
 
+    fn deed(&mut self, is_it: impl Fn(&Deed) -> bool) -> Result<Option<Deed>, Infallible> {
+        Ok(self
+            .board
+            .deeds
+            .values()
+            .rev()
+            .find(|deed| is_it(deed))
+            .cloned())
+    }
+
     fn note(&mut self, deed: Deed) {
         let at = deed.version;
         self.changes.deeds.insert(at, Some(deed.clone()));

@@ -190,6 +190,24 @@ fn commands_that_come_late_do_not_touch_what_they_were_not_meant_for() {
 }
 
 #[test]
+fn a_copy_of_what_an_operator_did_does_not_do_it_to_the_next_generation() {
+    let mut story = Story::default();
+    let create = story.command(1, Step::Create(Spec::default()));
+    story.put(&create);
+    let delete = story.command(2, Step::Delete);
+    assert_eq!(story.put(&delete).refused, None);
+    assert_eq!(story.put(&create).refused, Some(Refusal::Superseded));
+    assert_eq!(story.board.get("t"), None);
+    story.claim(3, Policy::AtMostOnce);
+    assert_eq!(story.put(&delete).refused, None, "it is done");
+    // Nor does it if its sender looks again.
+    let again = story.command(2, Step::Delete);
+    assert_eq!(story.put(&again).refused, None);
+    assert_eq!(story.board.get("t").unwrap().running(), Some(id(3)));
+    assert_eq!(story.board.deeds().count(), 1);
+}
+
+#[test]
 fn only_what_has_ended_is_forgotten() {
     let mut story = Story::default();
     story.claim(1, Policy::AtMostOnce);
@@ -284,6 +302,8 @@ fn the_largest_board_is_one_frame() {
         task: name(n),
         generation: far,
         kind: DeedKind::Reset,
+        id: id(1),
+        made: id(2),
     };
     let tasks = (0..TASKS_MAX).map(|n| (name(n), task.clone()));
     let board = Board::of(tasks, far, (0..DEEDS_MAX).map(deed));

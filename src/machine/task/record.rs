@@ -326,9 +326,12 @@ pub(crate) fn check_name(name: &str) -> Result<(), &'static str> {
 }
 
 pub(crate) fn check_who(who: &str) -> Result<(), &'static str> {
-    match who.len() <= WHO_BYTES_MAX {
+    // It is shown to others, on terminals too.
+    match who.len() <= WHO_BYTES_MAX && !who.chars().any(char::is_control) {
         true => Ok(()),
-        false => Err("the name of whoever acts on a task has 128 bytes at most"),
+        false => Err(
+            "the name of whoever acts on a task has 128 bytes at most, and no control characters",
+        ),
     }
 }
 

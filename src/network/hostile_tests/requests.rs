@@ -141,7 +141,7 @@ async fn what_this_version_does_not_know_is_refused_and_never_applied() {
     for (at, value, word) in [
         (0, 2, "format version 2"),
         (body_at, 200, "malformed"),
-        (command_at, 2, "malformed"),
+        (command_at, 3, "malformed"),
         (command_at, 200, "malformed"),
     ] {
         let mut bytes = good.clone();
