@@ -396,6 +396,18 @@ pub(super) struct Serve {
     /// ticket can create jobs.
     #[arg(long, value_name = "NAMESPACE", env = "ONCE_JOBS")]
     pub(super) jobs: Option<String>,
+    /// Answer the API of jobs here, by HTTP, and show a page of nodes, cells, tasks and jobs. Whoever can ask can
+    /// create jobs: without a token, only this machine.
+    #[arg(long, value_name = "IP:PORT", env = "ONCE_HTTP")]
+    pub(super) http: Option<SocketAddr>,
+    /// Answer only those that have the token in this file.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "ONCE_HTTP_TOKEN_FILE",
+        requires = "http"
+    )]
+    pub(super) http_token_file: Option<PathBuf>,
     /// Answer probes by HTTP here: /livez, /readyz, and /status as JSON.
     #[arg(long, value_name = "IP:PORT", env = "ONCE_HEALTH")]
     pub(super) health: Option<SocketAddr>,

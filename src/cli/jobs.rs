@@ -15,8 +15,8 @@ use super::say;
 use crate::job::{self, Execution, JobId, JobsError, Status};
 use crate::network::Network;
 
-/// The longest file of a job, in bytes.
-const JOB_BYTES_MAX: u64 = 64 * 1024;
+/// The longest document of a job, in bytes.
+pub(super) const JOB_BYTES_MAX: u64 = 64 * 1024;
 
 /// How long leaving the cluster may take.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);

@@ -6,7 +6,7 @@ mod board;
 mod child;
 mod cluster;
 mod embedded;
-mod health;
+mod http;
 mod jobs;
 mod problem;
 mod resource;
@@ -68,7 +68,7 @@ fn refuse(error: &clap::Error) -> ExitCode {
 fn start(once: &Once) -> Done {
     let common = &once.common;
     match &once.verb {
-        Verb::Serve(args) => runtime(true, serve::serve(args, common.json)),
+        Verb::Serve(args) => runtime(true, serve::serve(args, common)),
         Verb::Ticket(args) => serve::ticket(args),
         Verb::Secret(args) => serve::new_secret(args),
         Verb::Completions(args) => {

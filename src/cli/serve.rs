@@ -2,6 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
@@ -15,9 +16,10 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use super::args::{Cluster, Common, Secret as SecretArgs, Serve, Ticket as TicketArgs};
 use super::board::{Board, read_secret};
-use super::health::Health;
+use super::http::{self, Api, Port, Token};
 use super::problem::{Done, FAILED, Problem, UNAVAILABLE};
 use super::say;
+use crate::id::Kind;
 use crate::job::Jobs;
 use crate::network::{Network, NetworkBuilder, NetworkStatus, Secret};
 use crate::task::Tasks;
@@ -30,6 +32,9 @@ const SECRET_BYTES_MAX: u64 = 4 * 1024;
 
 /// How long `status` waits until it is in touch.
 const IN_TOUCH_WITHIN: Duration = Duration::from_secs(5);
+
+/// Of how many groups a status tells.
+const GROUPS_SHOWN_MAX: usize = 1_000;
 
 /// How often it looks whether it is.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -54,8 +59,16 @@ fn builder(cluster: &Cluster) -> Result<NetworkBuilder, Problem> {
         .secret(secret))
 }
 
-pub(super) async fn serve(args: &Serve, json: bool) -> Done {
+pub(super) async fn serve(args: &Serve, common: &Common) -> Done {
     tell_of_trouble();
+    let token = args
+        .http_token_file
+        .as_deref()
+        .map(Token::read)
+        .transpose()?;
+    if let Some(addr) = args.http {
+        http::check_addr(addr, token)?;
+    }
     // From here on: a signal that comes while it starts ends it in order, too.
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
@@ -65,18 +78,8 @@ pub(super) async fn serve(args: &Serve, json: bool) -> Done {
     if let Some(addr) = args.bind {
         builder = builder.bind(addr);
     }
-    let health = match args.health {
-        Some(addr) => {
-            let bound = Health::bind(addr).await;
-            Some(bound.map_err(|error| {
-                Problem::new(
-                    UNAVAILABLE,
-                    format!("cannot answer probes at {addr}: {error}"),
-                )
-            })?)
-        }
-        None => None,
-    };
+    let health = bind("probes", args.health).await?;
+    let door = bind("the API", args.http).await?;
     let network = tokio::select! {
         started = builder.start() => started?,
         _ = term.recv() => return Ok(0),
@@ -88,13 +91,29 @@ pub(super) async fn serve(args: &Serve, json: bool) -> Done {
         args.cluster.cluster,
         network.local_addr()
     );
-    if let Some(addr) = health.as_ref().and_then(Health::addr) {
+    if let Some(addr) = health.as_ref().and_then(Port::addr) {
         text.push_str(&format!(", probes at {addr}"));
     }
-    say::note(json, &text);
+    if let Some(addr) = door.as_ref().and_then(Port::addr) {
+        text.push_str(&format!(", API and page at http://{addr}/"));
+    }
+    say::note(common.json, &text);
     let probed = async {
         match &health {
-            Some(health) => health.answer(&network).await,
+            Some(port) => http::probe(port, &network).await,
+            None => std::future::pending().await,
+        }
+    };
+    let who = common.who.as_ref().unwrap_or(&args.voter);
+    let asked = async {
+        let api = Api {
+            network: network.clone(),
+            namespace: args.jobs.as_ref().unwrap_or(&common.namespace).clone(),
+            token,
+            who: who.clone(),
+        };
+        match &door {
+            Some(port) => api.answer(port).await,
             None => std::future::pending().await,
         }
     };
@@ -109,7 +128,7 @@ pub(super) async fn serve(args: &Serve, json: bool) -> Done {
     let worked = async {
         match &args.jobs {
             Some(namespace) => {
-                let jobs = Jobs::new(&network, namespace).named(&args.voter);
+                let jobs = Jobs::new(&network, namespace).named(who);
                 jobs.work().await
             }
             None => std::future::pending().await,
@@ -118,12 +137,26 @@ pub(super) async fn serve(args: &Serve, json: bool) -> Done {
     let ended = tokio::select! {
         worked = worked => worked.map(|()| 0).map_err(Problem::from),
         () = probed => Ok(0),
+        () = asked => Ok(0),
         reason = failed => Err(Problem::new(UNAVAILABLE, format!("the voter has stopped: {reason}"))),
         _ = term.recv() => Ok(0),
         _ = int.recv() => Ok(0),
     };
     network.shutdown().await;
     ended
+}
+
+async fn bind(what: &str, addr: Option<SocketAddr>) -> Result<Option<Port>, Problem> {
+    let Some(addr) = addr else {
+        return Ok(None);
+    };
+    let bound = Port::bind(addr).await;
+    bound.map(Some).map_err(|error| {
+        Problem::new(
+            UNAVAILABLE,
+            format!("cannot answer {what} at {addr}: {error}"),
+        )
+    })
 }
 
 /// What the voter has to complain of goes to the standard error.
@@ -179,9 +212,16 @@ pub(super) fn as_json(status: &NetworkStatus) -> Value {
         let voter = status.voters.iter().find(|voter| Some(voter.node_id) == id);
         voter.map(|voter| voter.name.clone())
     };
-    let groups = status.cells.iter().map(|cell| {
+    let groups = status.cells.iter().take(GROUPS_SHOWN_MAX).map(|cell| {
         json!({
             "group": cell.group.to_string(),
+            "kind": match cell.group.kind() {
+                Kind::Cell => "cell",
+                Kind::Map => "map",
+                Kind::Tasks => "tasks",
+                Kind::Jobs => "jobs",
+            },
+            "decided": cell.decided,
             "version": cell.version.as_u64(),
             "leader": leader(cell.leader),
             "term": cell.term,
@@ -199,6 +239,7 @@ pub(super) fn as_json(status: &NetworkStatus) -> Value {
         "voters": voters.collect::<Vec<_>>(),
         "observers": status.observers,
         "groups": groups.collect::<Vec<_>>(),
+        "groupsTotal": status.cells.len(),
     })
 }
 

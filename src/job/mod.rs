@@ -46,7 +46,7 @@ use tokio::time::timeout_at;
 
 use crate::group::{JobStepped, JobsAnswer, JobsQuery};
 use crate::id::{GroupId, Version};
-use crate::machine::job::{Answer, Command, Refusal, Step};
+use crate::machine::job::{Answer, Command, Refusal, Spec, Step};
 use crate::machine::task::{ClaimId, check_who};
 use crate::metrics::Counts;
 use crate::network::Network;
@@ -62,6 +62,9 @@ pub(crate) use tick::Claimed;
 
 /// How often something is tried on a job that changes all the time.
 const TRIES_MAX: u32 = 64;
+
+/// The longest key by which a job is created once, in bytes.
+const KEY_BYTES_MAX: usize = 255;
 
 /// The jobs of one namespace.
 ///
@@ -117,10 +120,47 @@ impl Jobs {
     /// A dropped call may still create the job.
     pub async fn create(&self, json: &str) -> Result<Status, JobsError> {
         let spec = document::read(json, now()).map_err(JobsError::Refused)?;
+        self.create_as(self.new_claim_id(), spec).await
+    }
+
+    /// Creates a job as [`create`](Self::create) does, but one only however often it is asked with this
+    /// key, for as long as the job is there: so what was not answered can be asked again.
+    ///
+    /// # Errors
+    ///
+    /// As `create`. A key has 1 to 255 bytes, and one that has created another job is refused, as the
+    /// field `idempotency-key`.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call may still create the job.
+    pub async fn create_once(&self, key: &str, json: &str) -> Result<Status, JobsError> {
+        let refused = |message: String| {
+            JobsError::Refused(JobError {
+                field: "idempotency-key".into(),
+                message,
+            })
+        };
+        if !(1..=KEY_BYTES_MAX).contains(&key.len()) {
+            return Err(refused("a key has 1 to 255 bytes".into()));
+        }
+        let (hash, mut id) = (blake3::hash(key.as_bytes()), ClaimId([0; 16]));
+        id.0.copy_from_slice(&hash.as_bytes()[..16]);
+        let spec = document::read(json, now()).map_err(JobsError::Refused)?;
+        let status = self.create_as(id, spec.clone()).await?;
+        match status.is_made_of(&spec) {
+            true => Ok(status),
+            false => {
+                let id = status.id();
+                Err(refused(format!("this key has created another job, {id}")))
+            }
+        }
+    }
+
+    async fn create_as(&self, id: ClaimId, spec: Spec) -> Result<Status, JobsError> {
         let spec = Arc::new(spec);
-        let answer = self
-            .act(JobId::default(), |_| Some(Step::Create(spec.clone())))
-            .await?;
+        let step = |_: Option<&Status>| Some(Step::Create(spec.clone()));
+        let answer = self.act(id, JobId::default(), step).await?;
         self.changed(answer)
     }
 
@@ -147,18 +187,40 @@ impl Jobs {
     ///
     /// Cancel safe.
     pub async fn list(&self) -> Result<Vec<Status>, JobsError> {
-        let mut all = Vec::new();
-        let mut from = Some(JobId::default());
-        while let Some(id) = from {
+        Ok(self.page(JobId::default(), usize::MAX).await?.0)
+    }
+
+    /// How jobs stand, by id: those from an id on, so many at most, and where to go on if there are more.
+    ///
+    /// # Errors
+    ///
+    /// [`JobsError::Offline`], [`JobsError::NetworkDown`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn page(
+        &self,
+        from: JobId,
+        at_most: usize,
+    ) -> Result<(Vec<Status>, Option<JobId>), JobsError> {
+        let (mut page, mut from) = (Vec::new(), Some(from));
+        while let Some(id) = from
+            && page.len() < at_most
+        {
             match self.query(JobsQuery::Page { from: id }).await? {
                 JobsAnswer::Page { jobs, next, .. } => {
-                    all.extend(jobs.into_iter().map(Status::of));
+                    page.extend(jobs.into_iter().map(Status::of));
                     from = next;
                 }
                 _ => return Err(JobsError::Offline),
             }
         }
-        Ok(all)
+        if let Some(beyond) = page.get(at_most) {
+            from = Some(beyond.id());
+            page.truncate(at_most);
+        }
+        Ok((page, from))
     }
 
     /// Starts none of its ticks until it is resumed. What runs goes on.
@@ -172,7 +234,9 @@ impl Jobs {
     ///
     /// A dropped call may still pause it.
     pub async fn pause(&self, id: JobId) -> Result<Status, JobsError> {
-        let answer = self.act(id, |_| Some(Step::Pause)).await?;
+        let answer = self
+            .act(self.new_claim_id(), id, |_| Some(Step::Pause))
+            .await?;
         self.changed(answer)
     }
 
@@ -191,7 +255,7 @@ impl Jobs {
             let after = schedule::tick_at(&zone, now())?;
             Some(Step::Resume { after })
         };
-        let answer = self.act(id, after).await?;
+        let answer = self.act(self.new_claim_id(), id, after).await?;
         self.changed(answer)
     }
 
@@ -205,7 +269,9 @@ impl Jobs {
     ///
     /// A dropped call may still ask for it.
     pub async fn run_now(&self, id: JobId) -> Result<Status, JobsError> {
-        let answer = self.act(id, |_| Some(Step::RunNow)).await?;
+        let answer = self
+            .act(self.new_claim_id(), id, |_| Some(Step::RunNow))
+            .await?;
         self.changed(answer)
     }
 
@@ -219,7 +285,9 @@ impl Jobs {
     ///
     /// A dropped call may still delete it.
     pub async fn delete(&self, id: JobId) -> Result<(), JobsError> {
-        self.act(id, |_| Some(Step::Delete)).await.map(drop)
+        self.act(self.new_claim_id(), id, |_| Some(Step::Delete))
+            .await
+            .map(drop)
     }
 
     /// Futures for what happens to the namespace.
@@ -246,13 +314,13 @@ impl Jobs {
     }
 
     /// Has a step committed that is about the job as it stands; again, if somebody acts on it
-    /// meanwhile. All tries have one id, so that at most one of them does anything.
+    /// meanwhile. All tries have this id, so that at most one of them does anything.
     async fn act(
         &self,
+        id: ClaimId,
         job: JobId,
         step: impl Fn(Option<&Status>) -> Option<Step>,
     ) -> Result<Answer, JobsError> {
-        let id = self.new_claim_id();
         for _ in 0..TRIES_MAX {
             let (seen, status) = self.look(job).await?;
             let status = status.map(|seen| Status::of(*seen));

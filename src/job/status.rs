@@ -9,7 +9,7 @@ use super::document::{AT_LEAST_ONCE, AT_MOST_ONCE};
 use super::duration;
 use crate::group::{JobSeen, SILENT_MS};
 use crate::id::Version;
-use crate::machine::job::{self, Action, End, How, JobId, Phase, Slot};
+use crate::machine::job::{self, Action, End, How, JobId, Phase, Slot, Spec};
 use crate::machine::task::{Outcome, Policy};
 
 /// Where an execution stands.
@@ -82,6 +82,16 @@ impl Status {
     /// Its number. No other job ever has it.
     pub fn id(&self) -> JobId {
         self.seen.job.id
+    }
+
+    /// Whether it is the job that this document describes, whenever it was made.
+    pub(super) fn is_made_of(&self, spec: &Spec) -> bool {
+        let known = &self.seen.job.spec;
+        let spec = Spec {
+            after: known.after,
+            ..spec.clone()
+        };
+        **known == spec
     }
 
     pub(super) fn seen_zone(&self) -> String {
