@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::args::Common;
-use super::cluster::{Cluster, cluster_id};
+use super::cluster::Cluster;
 use super::embedded::{Claim, Embedded, Keeper, state_dir};
 use super::problem::{IN_DOUBT, Problem, RUNNING, UNAVAILABLE};
 use super::undelivered::{Record, deliver};
@@ -102,7 +102,7 @@ impl Board {
             let store = Embedded::open(&state_dir()?, &common.namespace, &who)?;
             return Ok(Self::Embedded(Arc::new(store)));
         };
-        let cluster_id = cluster_id(&ticket);
+        let cluster_id = ticket.fingerprint();
         let network = Network::join(ticket).await?;
         let tasks = Tasks::new(&network, &common.namespace).named(who);
         deliver(&network, &cluster_id).await;

@@ -9,7 +9,7 @@ use super::board::AGAIN;
 use super::embedded::{Claim, Held, new_id};
 use super::problem::Problem;
 use crate::machine::task::Spec;
-use crate::network::{Network, Ticket};
+use crate::network::Network;
 use crate::task::{self, ClaimId, Claimed, Status, TaskError, Tasks};
 
 /// For how long a claim in doubt is asked about.
@@ -23,18 +23,6 @@ pub(super) struct Cluster {
     pub(super) id: String,
     /// How long it is tried to be asked.
     pub(super) answer_within: Duration,
-}
-
-/// Tells clusters apart: their voters' keys come from their secret.
-pub(super) fn cluster_id(ticket: &Ticket) -> String {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(ticket.network.as_bytes());
-    let mut keys: Vec<_> = ticket.voters.iter().map(|voter| voter.public_key).collect();
-    keys.sort_unstable();
-    for key in keys {
-        hasher.update(&key);
-    }
-    hasher.finalize().to_hex()[..32].into()
 }
 
 impl Cluster {

@@ -106,6 +106,9 @@ pub(crate) enum Body {
     },
     /// Which tasks have changed behind this version, as far as this voter knows?
     TaskChanges { after: Version },
+    /// The first entry of this leader by birth is committed. The answer is `Done` if that is on
+    /// the disk now, and that entry is all there is of the group.
+    Decided { vote: StoredVote },
     /// To the leader of a group of jobs.
     Jobs {
         query: JobsQuery,
@@ -114,9 +117,6 @@ pub(crate) enum Body {
     },
     /// Which jobs have changed behind this version, as far as this voter knows?
     JobChanges { after: Version },
-    /// The first entry of this leader by birth is committed. The answer is `Done` if that is on
-    /// the disk now, and that entry is all there is of the group.
-    Decided { vote: StoredVote },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]

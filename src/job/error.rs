@@ -30,8 +30,8 @@ pub enum JobsError {
     /// Somebody has asked already for the job to be run now, and no worker has begun yet.
     #[error("the job was asked to run already, and no worker has begun yet")]
     Asked,
-    /// The clock here is ahead of the leader's by far.
-    #[error("the clock of this machine is ahead of the leader's by far: set it")]
+    /// The clock here and the leader's are hours apart.
+    #[error("the clock of this machine and that of the leader are far apart: set them")]
     Clock,
     /// The job changes all the time; nothing was done.
     #[error("others change the job all the time; nothing was done")]

@@ -47,7 +47,7 @@ use tokio::time::timeout_at;
 use crate::group::{JobStepped, JobsAnswer, JobsQuery};
 use crate::id::{GroupId, Version};
 use crate::machine::job::{Answer, Command, Refusal, Spec, Step};
-use crate::machine::task::{ClaimId, check_who};
+use crate::machine::task::{ClaimId, WHO_BYTES_MAX};
 use crate::metrics::Counts;
 use crate::network::Network;
 use crate::once::{Hold, NoAnswer, When};
@@ -92,7 +92,10 @@ impl Jobs {
         Self::of(Arc::new(hold), who)
     }
 
-    fn of(hold: Arc<Hold>, who: String) -> Self {
+    fn of(hold: Arc<Hold>, mut who: String) -> Self {
+        // It is shown on terminals, and what is committed holds no other name.
+        who.retain(|letter| !letter.is_control());
+        who.truncate(who.floor_char_boundary(WHO_BYTES_MAX));
         Self {
             shared: Arc::new(Shared {
                 when: When::new(hold.view().clone(), hold.clone()),
@@ -102,7 +105,8 @@ impl Jobs {
         }
     }
 
-    /// The same namespace, acting in another name. Information only: nothing is decided by it.
+    /// The same namespace, acting in another name, of which 128 bytes are kept, and no control characters.
+    /// Information only: nothing is decided by it.
     #[must_use]
     pub fn named(&self, who: impl Into<String>) -> Self {
         Self::of(self.shared.hold.clone(), who.into())
@@ -113,7 +117,7 @@ impl Jobs {
     /// # Errors
     ///
     /// [`JobsError::Refused`] with the field that is wrong. [`JobsError::Full`],
-    /// [`JobsError::Offline`], [`JobsError::NetworkDown`], [`JobsError::Busy`].
+    /// [`JobsError::Clock`], [`JobsError::Offline`], [`JobsError::NetworkDown`], [`JobsError::Busy`].
     ///
     /// # Cancel safety
     ///
@@ -144,8 +148,13 @@ impl Jobs {
         if !(1..=KEY_BYTES_MAX).contains(&key.len()) {
             return Err(refused("a key has 1 to 255 bytes".into()));
         }
-        let (hash, mut id) = (blake3::hash(key.as_bytes()), ClaimId([0; 16]));
-        id.0.copy_from_slice(&hash.as_bytes()[..16]);
+        // Calls are known by it: those of no other cluster or namespace bear the same.
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.hold().network().ticket().fingerprint().as_bytes());
+        hasher.update(self.group_id().as_bytes());
+        hasher.update(key.as_bytes());
+        let mut id = ClaimId([0; 16]);
+        id.0.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
         let spec = document::read(json, now()).map_err(JobsError::Refused)?;
         let status = self.create_as(id, spec.clone()).await?;
         match status.is_made_of(&spec) {
@@ -259,7 +268,8 @@ impl Jobs {
         self.changed(answer)
     }
 
-    /// Asks for one execution whatever the schedule says, also of a job that is paused or over.
+    /// Asks for one execution whatever the schedule says, also of a job that is paused or over. Of an
+    /// AT_LEAST_ONCE job it comes behind the tick that is still tried, which, if it is paused, waits, too.
     ///
     /// # Errors
     ///
@@ -389,13 +399,7 @@ impl Jobs {
         }
     }
 
-    async fn step(&self, mut command: Command) -> Result<JobStepped, NoAnswer> {
-        if check_who(&command.by).is_err() {
-            let end = command
-                .by
-                .floor_char_boundary(crate::machine::task::WHO_BYTES_MAX);
-            command.by.truncate(end);
-        }
+    async fn step(&self, command: Command) -> Result<JobStepped, NoAnswer> {
         let hold = self.hold();
         let deadline = hold.deadline();
         let directory = hold.network().directory();

@@ -21,7 +21,7 @@ use crate::machine::task::{ClaimId, Outcome, check_who};
 
 pub(crate) use board::{Board, Changes};
 pub(crate) use record::{
-    Asked, ERROR_BYTES_MAX, End, Execution, How, Job, Made, Phase, check_error,
+    Asked, ERROR_BYTES_MAX, End, Execution, How, Job, Made, OPERATIONS_MAX, Phase, check_error,
 };
 pub use record::{JobId, Slot};
 pub(crate) use spec::{
@@ -33,6 +33,10 @@ pub use tick::{Tick, TickError};
 /// furthest ahead is 14 hours, the rest is what clocks may differ by. Whose clock is years ahead would
 /// take all ticks until then.
 const AHEAD_MS_MAX: u64 = (14 * 60 + 15) * 60 * 1_000;
+
+/// How far behind it the civil time may be at which a job is made: the zone that is furthest behind is 12
+/// hours. All ticks since then would have been missed.
+const BEHIND_MS_MAX: u64 = (12 * 60 + 15) * 60 * 1_000;
 
 /// What is asked of one job.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -147,7 +151,7 @@ pub(crate) enum Refusal {
     Ended,
     /// The claim is not that of the last attempt.
     Superseded,
-    /// The tick is too far in the future.
+    /// The time is too far from the leader's: that of a tick in the future.
     Early,
 }
 
@@ -211,6 +215,9 @@ impl Board {
         if self.removed() > command.seen {
             return Err(Refusal::Changed);
         }
+        if is_early(command, spec.after) || is_late(command, spec.after) {
+            return Err(Refusal::Early);
+        }
         if !self.has_room(Job::charge(spec)) {
             return Err(Refusal::Full);
         }
@@ -223,7 +230,7 @@ impl Board {
                 at_ms: command.at_ms,
             },
             changed: version,
-            operation: command.id,
+            operations: vec![command.id],
             operated: version,
             is_paused: false,
             is_over: false,
@@ -282,7 +289,7 @@ fn go_on(version: Version, command: &Command, job: &Job, step: &Step) -> Done {
 
 /// What an operator does.
 fn operate(version: Version, command: &Command, job: &Job, step: &Step) -> Done {
-    if job.operation == command.id {
+    if job.operations.contains(&command.id) {
         return Ok(None);
     }
     if job.operated > command.seen {
@@ -310,7 +317,11 @@ fn operate(version: Version, command: &Command, job: &Job, step: &Step) -> Done 
             });
         }
     }
-    (job.operation, job.operated) = (command.id, version);
+    job.operated = version;
+    job.operations.push(command.id);
+    if job.operations.len() > OPERATIONS_MAX {
+        job.operations.remove(0);
+    }
     Ok(Some(job))
 }
 
@@ -381,6 +392,11 @@ fn check_free(job: &Job) -> Result<(), Refusal> {
 fn is_early(command: &Command, tick: Tick) -> bool {
     let ahead = command.at_ms.saturating_add(AHEAD_MS_MAX);
     Tick::of_utc(ahead).is_none_or(|latest| tick > latest)
+}
+
+fn is_late(command: &Command, tick: Tick) -> bool {
+    let behind = command.at_ms.saturating_sub(BEHIND_MS_MAX);
+    Tick::of_utc(behind).is_some_and(|earliest| tick < earliest)
 }
 
 /// The execution of a slot, if it is under the claim of this command.

@@ -85,6 +85,19 @@ pub(crate) struct TicketVoter {
 }
 
 impl Ticket {
+    /// Tells clusters apart, of one name too: their voters' keys come from their secret.
+    #[cfg(feature = "jobs")]
+    pub(crate) fn fingerprint(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.network.as_bytes());
+        let mut keys: Vec<_> = self.voters.iter().map(|voter| voter.public_key).collect();
+        keys.sort_unstable();
+        for key in keys {
+            hasher.update(&key);
+        }
+        hasher.finalize().to_hex()[..32].into()
+    }
+
     /// A ticket for `network`, whose voters have the public keys that `public_key` gives for
     /// their names.
     ///

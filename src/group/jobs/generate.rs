@@ -37,7 +37,7 @@ fn spec(rng: &mut StdRng) -> Spec {
     Spec {
         schedule: "0 0 12 * * *".into(),
         zone: "UTC".into(),
-        after: Tick::of_utc(1_600_000_000_000).expect("it is one"),
+        after: Tick::of_utc(1_699_999_999_000).expect("it is one"),
         policy: match rng.random() {
             true => Policy::AtMostOnce,
             false => Policy::at_least_once(),

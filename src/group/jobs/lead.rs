@@ -30,12 +30,22 @@ impl Directory {
         deadline: Instant,
     ) -> Response {
         if let Step::Claim { slot, .. } = command.step {
-            if let Err(response) = self.judge_job(replica, command.job, deadline).await {
-                return response;
-            }
-            if let Some(wait) = self.job_backoff(replica, command.job, slot) {
-                let wait_ms = wait.as_millis().try_into().unwrap_or(u64::MAX);
-                return Response::Jobs(JobsAnswer::NotYet { wait_ms });
+            let mut is_confirmed = false;
+            loop {
+                if let Err(response) = self.judge_job(replica, command.job, deadline).await {
+                    return response;
+                }
+                match self.job_backoff(replica, command.job, slot) {
+                    None => break,
+                    Some(wait) if is_confirmed => {
+                        let wait_ms = wait.as_millis().try_into().unwrap_or(u64::MAX);
+                        return Response::Jobs(JobsAnswer::NotYet { wait_ms });
+                    }
+                    // A new leader may not have applied yet what an old one has answered, this very
+                    // claim for one.
+                    Some(_) if replica.confirm(deadline).await => is_confirmed = true,
+                    Some(_) => return Response::Elsewhere { hint: None },
+                }
             }
         }
         self.put_job(replica, command, deadline).await

@@ -243,7 +243,8 @@ fn nothing_is_started_of_a_paused_job_and_it_goes_on_with_later_ticks() {
         Some(Refusal::Paused)
     );
     assert_eq!(story.ask(91, Step::Resume { after: tick(5) }).refused, None);
-    assert_eq!(story.put(&pause).refused, Some(Refusal::Changed), "late");
+    assert_eq!(story.put(&pause).refused, None, "it was done, and is not done again");
+    assert!(!story.job().is_paused);
     assert_eq!(story.claim(1, slot(5), 1), Some(Refusal::Ended));
     assert_eq!(story.claim(1, slot(6), 1), None);
     story.ask(92, Step::Resume { after: tick(50) });
@@ -274,6 +275,43 @@ fn what_is_asked_for_is_run_once_and_belongs_to_no_tick() {
         None,
         "its own tick is still there"
     );
+}
+
+#[test]
+fn what_was_asked_for_once_is_not_asked_for_again_whatever_others_did_since() {
+    let mut story = Story::with(spec(Policy::AtMostOnce, true));
+    let ask = story.command(91, Step::RunNow);
+    story.put(&ask);
+    let now = Slot::Now(Version::new(story.version));
+    assert_eq!(story.claim(1, now, 1), None);
+    story.ask(92, Step::Pause);
+    // Its sender has looked again.
+    let again = story.command(91, Step::RunNow);
+    assert_eq!(story.put(&again).refused, None);
+    assert_eq!(story.job().asked.map(|asked| asked.is_taken), Some(true));
+    for n in 93..93 + OPERATIONS_MAX as u64 {
+        story.ask(n, Step::Pause);
+    }
+    assert_eq!(story.put(&ask).refused, Some(Refusal::Changed), "forgotten");
+}
+
+#[test]
+fn a_job_is_made_by_a_clock_that_is_near_the_leaders() {
+    let at_ms = 1_704_067_200_000_u64;
+    let hour = 60 * 60 * 1_000;
+    for (after_ms, refused) in [
+        (at_ms, None),
+        (at_ms + 14 * hour, None),
+        (at_ms - 12 * hour, None),
+        (at_ms + 15 * hour, Some(Refusal::Early)),
+        (at_ms - 13 * hour, Some(Refusal::Early)),
+        (0, Some(Refusal::Early)),
+    ] {
+        let mut spec = spec(Policy::AtMostOnce, true);
+        spec.after = Tick::of_utc(after_ms).unwrap();
+        let made = Story::default().ask(1, Step::Create(spec.into()));
+        assert_eq!(made.refused, refused, "{after_ms}");
+    }
 }
 
 #[test]
@@ -361,7 +399,7 @@ fn the_largest_board_is_one_frame_and_ten_thousand_usual_jobs_have_room() {
         id: id(n),
         by: "w".repeat(128),
         seen: Version::new(n),
-        at_ms: u64::MAX,
+        at_ms: 1_704_067_200_000,
         step: Step::Create(spec.clone().into()),
     };
     for n in 1..=JOBS_MAX as u64 + 1 {
@@ -389,6 +427,11 @@ fn the_largest_board_is_one_frame_and_ten_thousand_usual_jobs_have_room() {
         id: JobId::of(far),
         changed: far,
         operated: far,
+        operations: vec![id(1); OPERATIONS_MAX],
+        made: Made {
+            at_ms: u64::MAX,
+            ..job.made.clone()
+        },
         asked: Some(Asked {
             version: far,
             is_taken: true,

@@ -18,8 +18,12 @@ pub(crate) const HISTORY_BYTES_MAX: usize = 1_024;
 /// The longest reason of a failure that is kept of a job, in bytes. One execution always fits.
 pub(crate) const ERROR_BYTES_MAX: usize = 256;
 
+/// How many of the last things that operators did to a job it knows by their ids: one that is asked for
+/// again, because its answer was lost, was done, whatever others did since.
+pub(crate) const OPERATIONS_MAX: usize = 4;
+
 /// What a job takes at most beside its spec and its history.
-pub(crate) const FRAME_BYTES_MAX: usize = 304;
+pub(crate) const FRAME_BYTES_MAX: usize = 360;
 
 /// The number of a job: where in the log it was created. No other job ever has it.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
@@ -190,8 +194,8 @@ pub(crate) struct Job {
     pub(crate) made: Made,
     /// Where it changed last.
     pub(crate) changed: Version,
-    /// What an operator did last, and where: the creation, if nothing else.
-    pub(crate) operation: ClaimId,
+    /// What operators did last, oldest first, and where the last of it: the creation, if nothing else.
+    pub(crate) operations: Vec<ClaimId>,
     pub(crate) operated: Version,
     pub(crate) is_paused: bool,
     /// Its schedule is gone.
@@ -258,6 +262,9 @@ impl Job {
         let made = self.id.as_u64();
         if made > self.operated.as_u64() || self.operated > self.changed || self.changed > version {
             return Err("a job is beyond what is applied");
+        }
+        if self.operations.is_empty() || self.operations.len() > OPERATIONS_MAX {
+            return Err("a job knows more or less than the last that was done to it");
         }
         if !self.last.is_sound() || self.last < self.spec.after {
             return Err("a job has taken no tick that there is");
