@@ -61,7 +61,7 @@ impl Port {
     pub(super) async fn answer<F>(
         &self,
         within: Within,
-        answer: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+        answer: impl Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     ) where
         F: Future<Output = Reply> + Send + 'static,
     {
@@ -91,7 +91,7 @@ async fn respond<F: Future<Output = Reply>>(
 ) {
     let service = service_fn(|request| {
         let answered = answer(request);
-        async { Ok::<_, Infallible>(answered.await.0) }
+        async { Ok::<_, Infallible>(*answered.await.0) }
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -104,13 +104,13 @@ async fn respond<F: Future<Output = Reply>>(
 }
 
 /// What is answered.
-pub(super) struct Reply(Response<Full<Bytes>>);
+pub(super) struct Reply(Box<Response<Full<Bytes>>>);
 
 impl Reply {
     fn new(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Self {
         let mut response = Response::new(Full::new(body.into()));
         *response.status_mut() = status;
-        Self(response).with(CONTENT_TYPE.as_str(), kind)
+        Self(response.into()).with(CONTENT_TYPE.as_str(), kind)
     }
 
     fn text(status: StatusCode, text: impl Into<String>) -> Self {
@@ -125,7 +125,7 @@ impl Reply {
     fn empty() -> Self {
         let mut response = Response::new(Full::default());
         *response.status_mut() = StatusCode::NO_CONTENT;
-        Self(response)
+        Self(response.into())
     }
 
     /// Why not, and by which field, if it is about one.

@@ -243,7 +243,11 @@ fn nothing_is_started_of_a_paused_job_and_it_goes_on_with_later_ticks() {
         Some(Refusal::Paused)
     );
     assert_eq!(story.ask(91, Step::Resume { after: tick(5) }).refused, None);
-    assert_eq!(story.put(&pause).refused, None, "it was done, and is not done again");
+    assert_eq!(
+        story.put(&pause).refused,
+        None,
+        "it was done, and is not done again"
+    );
     assert!(!story.job().is_paused);
     assert_eq!(story.claim(1, slot(5), 1), Some(Refusal::Ended));
     assert_eq!(story.claim(1, slot(6), 1), None);
