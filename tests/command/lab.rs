@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -176,25 +177,32 @@ fn words(line: &str) -> Vec<String> {
 }
 
 pub fn ended(mut child: Child) -> Went {
+    // Meanwhile: what it says may be more than fits into a pipe.
+    let out = child.stdout.take().map(read);
+    let err = child.stderr.take().map(read);
     let code = until("a command ends", || {
         child
             .try_wait()
             .expect("a child")
             .map(|status| status.code())
     });
-    let mut went = Went {
-        code,
-        out: String::new(),
-        err: String::new(),
+    let said = |reading: Option<JoinHandle<String>>| match reading {
+        Some(reading) => reading.join().expect("text"),
+        None => String::new(),
     };
-    // What they say fits into a pipe.
-    if let Some(mut out) = child.stdout.take() {
-        out.read_to_string(&mut went.out).expect("text");
+    Went {
+        code,
+        out: said(out),
+        err: said(err),
     }
-    if let Some(mut err) = child.stderr.take() {
-        err.read_to_string(&mut went.err).expect("text");
-    }
-    went
+}
+
+fn read(mut from: impl Read + Send + 'static) -> JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut text = String::new();
+        from.read_to_string(&mut text).expect("text");
+        text
+    })
 }
 
 /// Kills it. What it has started may hold what it would say open for long, so that nobody reads that.

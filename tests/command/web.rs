@@ -93,6 +93,23 @@ pub struct Answer {
 }
 
 impl Answer {
+    fn of(bytes: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(bytes);
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+        let status = head.split(' ').nth(1);
+        Self {
+            status: status.and_then(|status| status.parse().ok()).unwrap_or(0),
+            head: head.into(),
+            body: body.into(),
+        }
+    }
+
+    fn is_whole(&self) -> bool {
+        let length = self.header("content-length");
+        let length = length.and_then(|length| length.parse::<usize>().ok());
+        length.is_some_and(|length| self.body.len() >= length)
+    }
+
     #[track_caller]
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
@@ -110,10 +127,9 @@ impl Answer {
 
     pub fn header(&self, name: &str) -> Option<&str> {
         let lines = self.head.lines().skip(1);
-        let mut headers = lines.filter_map(|line| line.split_once(": "));
-        headers
-            .find(|(known, _)| known.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value)
+        let mut headers = lines.filter_map(|line| line.split_once(':'));
+        let found = headers.find(|(known, _)| known.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.trim())
     }
 }
 
@@ -125,7 +141,7 @@ pub fn ask(
     headers: &[(&str, &str)],
     body: Option<&str>,
 ) -> Answer {
-    let mut head = format!("{method} {path} HTTP/1.1\r\n");
+    let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
     if !headers.iter().any(|(name, _)| *name == "Host") {
         write!(head, "Host: {addr}\r\n").unwrap();
     }
@@ -144,18 +160,11 @@ pub fn raw(addr: SocketAddr, request: &[u8]) -> Answer {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let _ = stream.write_all(request);
     let (mut bytes, mut piece) = (Vec::new(), [0; 4096]);
-    while let Ok(read @ 1..) = stream.read(&mut piece) {
+    // Some leave the connection open.
+    while !Answer::of(&bytes).is_whole()
+        && let Ok(read @ 1..) = stream.read(&mut piece)
+    {
         bytes.extend(&piece[..read]);
     }
-    let text = String::from_utf8(bytes).unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-    let status = head
-        .split(' ')
-        .nth(1)
-        .and_then(|status| status.parse().ok());
-    Answer {
-        status: status.unwrap_or(0),
-        head: head.into(),
-        body: body.into(),
-    }
+    Answer::of(&bytes)
 }
