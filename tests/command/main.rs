@@ -3,6 +3,7 @@
 mod cluster;
 mod exit_codes;
 mod jobs;
+mod jobs_killed;
 mod lab;
 mod manifests;
 mod one_machine;
