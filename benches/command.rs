@@ -4,107 +4,23 @@
 //! `cargo bench --features cli --bench command`. Systems take turns in each round; compare figures of
 //! one run only. `etcdctl` is given one endpoint, which spares it two connections.
 
-use std::fs::File;
-use std::net::{TcpListener, UdpSocket};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use common::{NAMES, Servers, once, run, spawn, start_once, until_it_answers};
 use tempfile::TempDir;
 
-const NAMES: [&str; 3] = ["a", "b", "c"];
+mod common;
+
 const WARM_UP: usize = 5;
 const ROUNDS: usize = 100;
-/// What a cluster may take to answer.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Processes that are gone when this is.
-struct Servers(Vec<Child>);
-
-impl Drop for Servers {
-    fn drop(&mut self) {
-        for server in &mut self.0 {
-            let _ = server.kill();
-            let _ = server.wait();
-        }
-    }
-}
 
 /// Something that is measured: the command of a round.
 struct Subject {
     name: &'static str,
     command: Box<dyn Fn(usize) -> Command>,
-}
-
-fn once(state: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_once"));
-    command.env("ONCE_STATE_DIR", state);
-    command
-}
-
-/// Runs it to its end. Nothing that fails is measured.
-fn run(mut command: Command) -> Duration {
-    command.stdin(Stdio::null()).stdout(Stdio::null());
-    let start = Instant::now();
-    let status = command.status().expect("the command starts");
-    let took = start.elapsed();
-    assert!(status.success(), "{command:?}: {status}");
-    took
-}
-
-fn until_it_answers(mut probe: impl FnMut() -> Command) {
-    let give_up = Instant::now() + PATIENCE;
-    while !probe()
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .expect("the command starts")
-        .success()
-    {
-        assert!(Instant::now() < give_up, "no answer from {:?}", probe());
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
-fn spawn(mut command: Command, log: &Path) -> Child {
-    let log = File::create(log).expect("a log");
-    command.stdin(Stdio::null()).stdout(Stdio::null());
-    command.stderr(log).spawn().expect("a server starts")
-}
-
-/// Three voters, and the file of a ticket.
-fn start_once(folder: &Path) -> (Servers, PathBuf) {
-    let sockets = NAMES.map(|_| UdpSocket::bind("127.0.0.1:0").expect("a free port"));
-    let voters: Vec<String> = NAMES
-        .iter()
-        .zip(&sockets)
-        .map(|(name, socket)| format!("{name}={}", socket.local_addr().expect("bound")))
-        .collect();
-    drop(sockets);
-    let (secret, ticket) = (folder.join("secret"), folder.join("ticket"));
-    let voters = ["--voters", &voters.join(","), "--secret-file"].map(String::from);
-    let mut make = once(folder);
-    make.args(["secret", "--out"]).arg(&secret);
-    run(make);
-    let servers = NAMES.map(|name| {
-        let mut command = once(folder);
-        command.args(["serve", "--voter", name]).args(&voters);
-        command
-            .arg(&secret)
-            .arg("--data-dir")
-            .arg(folder.join(name));
-        spawn(command, &folder.join(format!("{name}.log")))
-    });
-    let mut make = once(folder);
-    make.arg("ticket").args(&voters).arg(&secret);
-    let made = make.output().expect("a ticket");
-    std::fs::write(&ticket, made.stdout).expect("the ticket is written");
-    until_it_answers(|| {
-        let mut command = once(folder);
-        command.arg("--ticket-file").arg(&ticket).arg("list");
-        command
-    });
-    (Servers(servers.into()), ticket)
 }
 
 /// Three nodes of etcd, and the endpoint of one, if etcd is installed.
@@ -200,7 +116,7 @@ fn main() {
         let command = Box::new(task(embedded.clone(), None, skips));
         subjects.push(Subject { name, command });
     }
-    let (_voters, ticket) = start_once(path);
+    let (_voters, ticket) = start_once(path, &[]);
     for (name, skips) in [
         ("once run k -- true, cluster, runs", false),
         ("once run k -- true, cluster, skips", true),

@@ -4,6 +4,7 @@ mod api;
 mod cluster;
 mod exit_codes;
 mod jobs;
+mod jobs_killed;
 mod lab;
 mod manifests;
 mod one_machine;
