@@ -9,9 +9,9 @@ use crate::machine::job::{Job, Phase, Slot, Tick};
 /// For how long a tick may be late and is run all the same, in milliseconds.
 pub(super) const LATE_MS_MAX: u64 = 60_000;
 
-/// How far the clocks of two nodes may be apart, in milliseconds. A tick that is further behind was
-/// missed: whoever was there when it was due has claimed it by any clock.
-pub(super) const CLOCKS_APART_MS: u64 = 180_000;
+/// How far the clocks of two nodes may be apart, with the delays of claims, in milliseconds. A tick
+/// that is further behind was missed: whoever was there when it was due has claimed it by any clock.
+pub(super) const CLOCKS_APART_MS: u64 = 185_000;
 
 /// For how long a worker that has just come waits before it says that a tick was missed, in
 /// milliseconds.
@@ -24,7 +24,7 @@ const MISSED_MAX: usize = 16;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Clock {
     pub(super) now_ms: u64,
-    /// Since when it has been there without a break.
+    /// Since when it has been there.
     pub(super) since_ms: u64,
     /// How much later than due it claims, so that not all do at once.
     pub(super) delay_ms: u64,
@@ -90,6 +90,14 @@ fn of_ticks(job: &Job, schedule: &Schedule, clock: Clock) -> Plan {
         false => vec![first],
     };
     let on_time = due.iter().position(is_on_time);
+    // To claim a later one takes those before it from whoever's clock is behind this one. Ticks are
+    // claimed in order: if the first is settled, there is nobody. What is run at least once may also be
+    // late because it ran for long; a worker that has not just come knows.
+    let settled_ms = first_ms + CLOCKS_APART_MS;
+    let is_new = clock.now_ms < clock.since_ms + CLOCKS_APART_MS;
+    if on_time.is_some() && clock.now_ms < settled_ms && (is_new || !job.is_at_least_once()) {
+        return Plan::At(settled_ms);
+    }
     let mut missed = due[..on_time.unwrap_or(due.len())].to_vec();
     let Some(last) = missed.last().copied() else {
         return match on_time {
@@ -98,7 +106,6 @@ fn of_ticks(job: &Job, schedule: &Schedule, clock: Clock) -> Plan {
             None => Plan::Nothing,
         };
     };
-    // While a later one is to be claimed, nobody can claim those before it any more.
     let settled_ms = due_ms(last).unwrap_or(0) + CLOCKS_APART_MS;
     let settled_ms = settled_ms.max(clock.since_ms + SETTLE_MS);
     if on_time.is_none() && clock.now_ms < settled_ms {
@@ -222,6 +229,13 @@ mod tests {
             }
         }
 
+        /// What was due until then is over.
+        fn schedule_until(&mut self, ms: u64) {
+            let after = Tick::of_utc(ms).unwrap();
+            assert!(self.put(98, ms, Step::Pause));
+            assert!(self.put(97, ms, Step::Resume { after }));
+        }
+
         fn missed(&self) -> usize {
             let job = self.job();
             let executions = job.executions.iter();
@@ -298,24 +312,51 @@ mod tests {
 
     #[test]
     fn clocks_that_are_apart_call_once_a_tick() {
-        for ahead in [[0_i64, 90_000, -90_000], [90_000, -90_000, 0]] {
-            let mut story = Story::new("0 * * * * *", "AT_MOST_ONCE", true);
-            let mut called = Vec::new();
-            // All start at once, just before a tick.
-            let start = NOON_MS - 10_000;
-            for second in 0..600 {
-                for clock in ahead {
-                    let clock = |ms: u64| ms.saturating_add_signed(clock);
-                    let now_ms = clock(start + second * 1_000);
-                    called.extend(story.act(now_ms, clock(start), true));
+        let apart = CLOCKS_APART_MS as i64 - 5_000;
+        for ahead in [
+            [0_i64, 90_000, -90_000],
+            [90_000, -90_000, 0],
+            [apart, 0, 0],
+            [30_000, 0, -30_000],
+        ] {
+            for (schedule, every) in [("0 * * * * *", 60), ("*/10 * * * * *", 10)] {
+                let mut story = Story::new(schedule, "AT_MOST_ONCE", true);
+                story.schedule_until(NOON_MS - 1_000 * every);
+                let mut called = Vec::new();
+                // All start at once, just before a tick.
+                let start = NOON_MS - 5_000;
+                for second in 0..900 {
+                    for clock in ahead {
+                        let clock = |ms: u64| ms.saturating_add_signed(clock);
+                        let now_ms = clock(start + second * 1_000);
+                        called.extend(story.act(now_ms, clock(start), true));
+                    }
                 }
+                // Each from noon on, and none is passed over.
+                let tick = |n: u64| {
+                    Tick::of_utc(NOON_MS + n * every * 1_000)
+                        .unwrap()
+                        .to_string()
+                };
+                let all: Vec<_> = (0..called.len() as u64).map(tick).collect();
+                assert_eq!(called, all, "{schedule}, ahead {ahead:?}");
+                assert!(called.len() as u64 >= 890 / every, "{called:?}");
+                assert_eq!(story.missed(), 0);
             }
-            assert!(called.is_sorted());
-            let mut once = called.clone();
-            once.dedup();
-            assert_eq!(once, called);
-            assert!(called.len() >= 10, "{called:?}");
         }
+    }
+
+    #[test]
+    fn whoever_comes_alone_waits_for_clocks_that_are_behind_and_goes_on() {
+        let mut story = Story::new("* * * * * *", "AT_MOST_ONCE", true);
+        story.schedule_until(NOON_MS);
+        let since = NOON_MS + 10_000;
+        let settled = NOON_MS + 1_000 + CLOCKS_APART_MS;
+        assert_eq!(story.plan(since + 1_000, since), Plan::At(settled));
+        assert!(story.act(settled - 1, since, true).is_empty());
+        // What is less than a minute late by then.
+        assert_eq!(story.act(settled, since, true).len(), 61);
+        assert_eq!(story.act(settled + 1_000, since, true).len(), 1);
     }
 
     #[test]
