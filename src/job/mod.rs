@@ -26,9 +26,12 @@
 //! ```
 
 mod call;
+mod command;
 mod document;
 pub(crate) mod duration;
+mod errand;
 mod error;
+mod json;
 mod plan;
 mod schedule;
 mod status;
@@ -54,6 +57,8 @@ use crate::once::{Hold, NoAnswer, When};
 use crate::probe;
 
 pub use crate::machine::job::{JobId, Slot, Tick, TickError};
+#[cfg(test)]
+pub(crate) use call::Caller;
 pub use document::JobError;
 pub use error::JobsError;
 pub use status::{Execution, State, Status};
