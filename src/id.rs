@@ -169,6 +169,7 @@ impl GroupId {
     }
 
     /// The group of the jobs of a namespace. It says so of itself, as that of a map.
+    #[cfg(any(feature = "jobs", test))]
     pub(crate) fn of_jobs(namespace: &str) -> Self {
         let derived = UniqueId::from("raft_once_jobs").derive(namespace);
         Self::marked(derived, JOBS_MARK)

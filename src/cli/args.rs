@@ -396,6 +396,10 @@ pub(super) struct Serve {
     /// ticket can create jobs.
     #[arg(long, value_name = "NAMESPACE", env = "ONCE_JOBS")]
     pub(super) jobs: Option<String>,
+    /// When it is told to end, by TERM or INT, it begins no more jobs and waits for so long for those that
+    /// run. A second signal ends it at once.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration, env = "ONCE_DRAIN")]
+    pub(super) drain: Duration,
     /// Answer the API of jobs here, by HTTP, and show a page of nodes, cells, tasks and jobs. Whoever can ask can
     /// create jobs: without a token, only this machine.
     #[arg(long, value_name = "IP:PORT", env = "ONCE_HTTP")]

@@ -126,7 +126,9 @@ fn changed(common: &Common, status: &Status) -> Done {
 fn show(job: &Value) -> Done {
     let text = serde_json::to_string_pretty(job);
     let text = text.map_err(|error| Problem::usage(error.to_string()))?;
-    say::print(&format!("{text}\n"))
+    // JSON spells out some of what a terminal acts on, not all.
+    let text: Vec<String> = text.lines().map(say::plain).collect();
+    say::print(&format!("{}\n", text.join("\n")))
 }
 
 fn list(common: &Common, all: &[Status]) -> Done {
@@ -157,7 +159,14 @@ fn list(common: &Common, all: &[Status]) -> Done {
     let head = [
         "ID", "STATE", "TYPE", "SCHEDULE", "TIMEZONE", "LAST", "ACTION",
     ];
-    say::print(&say::table(&head, &rows))
+    table(&head, rows)
+}
+
+/// Schedules, commands, names of workers and errors are anybody's text.
+fn table(head: &[&str], rows: Vec<Vec<String>>) -> Done {
+    let plain = |row: Vec<String>| row.iter().map(|cell| say::plain(cell)).collect();
+    let rows: Vec<Vec<String>> = rows.into_iter().map(plain).collect();
+    say::print(&say::table(head, &rows))
 }
 
 fn history(common: &Common, executions: &[Execution]) -> Done {
@@ -181,7 +190,7 @@ fn history(common: &Common, executions: &[Execution]) -> Done {
         })
         .collect();
     let head = ["TICK", "STATUS", "RETRIES", "AT", "TOOK", "WORKER", "ERROR"];
-    say::print(&say::table(&head, &rows))
+    table(&head, rows)
 }
 
 fn read(path: &Path) -> Result<String, Problem> {

@@ -87,7 +87,6 @@ impl From<JobsError> for Problem {
             | JobsError::Full
             | JobsError::Clock
             | JobsError::Busy
-            | JobsError::Worker(_)
             | JobsError::NetworkDown => UNAVAILABLE,
         };
         Self::new(code, error.to_string())

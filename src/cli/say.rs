@@ -76,10 +76,14 @@ pub(super) fn problem(json: bool, problem: &Problem) {
     let mut out = io::stderr().lock();
     let text = if json {
         serde_json::json!({ "error": problem.message, "exitCode": problem.code }).to_string()
-    } else if out.is_terminal() {
-        format!("\x1b[31monce:\x1b[0m {}", problem.message)
     } else {
-        format!("once: {}", problem.message)
+        // Some quote what is in files, or what others have said.
+        let lines: Vec<String> = problem.message.lines().map(plain).collect();
+        let name = match out.is_terminal() {
+            true => "\x1b[31monce:\x1b[0m",
+            false => "once:",
+        };
+        format!("{name} {}", lines.join("\n"))
     };
     let _ = writeln!(out, "{text}");
 }
@@ -103,6 +107,18 @@ pub(super) fn state(state: State) -> String {
         true => format!("\x1b[{colour}m{word}\x1b[0m"),
         false => word.into(),
     }
+}
+
+/// A text of somebody else, for a terminal: what would move its cursor, or worse, is spelled out.
+pub(super) fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c.is_control() {
+            true => plain.extend(c.escape_default()),
+            false => plain.push(c),
+        }
+    }
+    plain
 }
 
 /// Rows below a head, in columns.
@@ -188,6 +204,11 @@ mod tests {
             table(&["A", "B"], &rows),
             "A     B\n\x1b[32mab\x1b[0m    x\nabc   y\n"
         );
+    }
+
+    #[test]
+    fn what_moves_the_cursor_is_spelled_out() {
+        assert_eq!(plain("a\x1b[2Jb\n\u{9b}é"), "a\\u{1b}[2Jb\\n\\u{9b}é");
     }
 
     #[test]

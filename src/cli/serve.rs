@@ -5,11 +5,15 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::pin::pin;
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::FusedFuture;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -125,24 +129,46 @@ pub(super) async fn serve(args: &Serve, common: &Common) -> Done {
             sleep(Duration::from_secs(1)).await;
         }
     };
+    let stop = CancellationToken::new();
     let worked = async {
         match &args.jobs {
             Some(namespace) => {
                 let jobs = Jobs::new(&network, namespace).named(who);
-                jobs.work().await
+                jobs.work_until(stop.cancelled()).await
             }
-            None => std::future::pending().await,
+            None => {
+                stop.cancelled().await;
+                Ok(())
+            }
+        }
+    };
+    let mut worked = pin!(worked.fuse());
+    let told = async {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        stop.cancel();
+        tokio::select! {
+            () = sleep(args.drain) => say::note(common.json, "jobs that run still are given up"),
+            _ = term.recv() => {}
+            _ = int.recv() => {}
         }
     };
     let ended = tokio::select! {
-        worked = worked => worked.map(|()| 0).map_err(Problem::from),
+        worked = &mut worked => worked.map(|()| 0).map_err(Problem::from),
         () = probed => Ok(0),
         () = asked => Ok(0),
         reason = failed => Err(Problem::new(UNAVAILABLE, format!("the voter has stopped: {reason}"))),
-        _ = term.recv() => Ok(0),
-        _ = int.recv() => Ok(0),
+        () = told => Ok(0),
     };
-    network.shutdown().await;
+    let given_up = async {
+        // Its commands are killed before this process ends.
+        if !worked.is_terminated() {
+            let _ = worked.await;
+        }
+    };
+    tokio::join!(network.shutdown(), given_up);
     ended
 }
 

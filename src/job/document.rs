@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::{Map, Value};
 
-use super::duration;
 use super::schedule::{Schedule, tick_at};
+use super::{duration, json};
 use crate::machine::job::{
     ARGUMENTS_MAX, Action, Call, SPEC_BYTES_MAX, Spec, TIMEOUT_MS_MAX, TIMEOUT_MS_MIN,
 };
@@ -82,8 +82,9 @@ fn wrong<T>(field: &str, message: impl Into<String>) -> Result<T> {
 
 /// Reads a job that is made now.
 pub(crate) fn read(text: &str, now: Timestamp) -> Result<Spec> {
-    match serde_json::from_str(text) {
-        Ok(Value::Object(fields)) => spec(&Fields(fields), now),
+    match json::read(text) {
+        Ok((_, Some(twice))) => wrong(&twice, "this stands there twice"),
+        Ok((Value::Object(fields), None)) => spec(&Fields(fields), now),
         Ok(_) => wrong("", "a job is a JSON object"),
         Err(error) => wrong("", format!("this is no JSON: {error}")),
     }

@@ -167,6 +167,26 @@ fn what_is_wrong_is_refused_with_its_field() {
         assert_eq!(error.field, field, "{changes}: {error}");
         assert!(error.to_string().contains(word), "{changes}: {error}");
     }
+    for (twice, field) in [
+        (
+            r#"{"type": "AT_MOST_ONCE", "api": "http://x/", "type": "AT_LEAST_ONCE"}"#,
+            "type",
+        ),
+        (
+            r#"{"headers": {"A": "x", "B": "y", "A": "x"}}"#,
+            "headers.A",
+        ),
+        (
+            r#"{"body": [1, {"user": {"id": 1, "id": 2}}]}"#,
+            "body.user.id",
+        ),
+    ] {
+        let error = read(twice, now()).unwrap_err();
+        assert_eq!(
+            (error.field.as_str(), error.message.as_str()),
+            (field, "this stands there twice")
+        );
+    }
     assert!(read("{", now()).unwrap_err().message.contains("JSON"));
     assert!(read("[]", now()).unwrap_err().message.contains("object"));
 }

@@ -36,9 +36,6 @@ pub enum JobsError {
     /// The job changes all the time; nothing was done.
     #[error("others change the job all the time; nothing was done")]
     Busy,
-    /// Calls cannot be made on this machine.
-    #[error("calls cannot be made here: {0}")]
-    Worker(String),
     /// The network was shut down.
     #[error("the network was shut down")]
     NetworkDown,

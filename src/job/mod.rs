@@ -26,9 +26,12 @@
 //! ```
 
 mod call;
+mod command;
 mod document;
 pub(crate) mod duration;
+mod errand;
 mod error;
+mod json;
 mod plan;
 mod schedule;
 mod status;
@@ -54,11 +57,13 @@ use crate::once::{Hold, NoAnswer, When};
 use crate::probe;
 
 pub use crate::machine::job::{JobId, Slot, Tick, TickError};
+#[cfg(test)]
+pub(crate) use call::Caller;
 pub use document::JobError;
 pub use error::JobsError;
 pub use status::{Execution, State, Status};
 #[cfg(test)]
-pub(crate) use tick::Claimed;
+pub(crate) use tick::{Claimed, Missed};
 
 /// How often something is tried on a job that changes all the time.
 const TRIES_MAX: u32 = 64;

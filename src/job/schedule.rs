@@ -107,7 +107,7 @@ impl Schedule {
 
     /// The last tick that is due by now.
     pub(crate) fn last_due(&self, now: Timestamp) -> Option<Tick> {
-        let mut at = Civil(self.latest_civil(now));
+        let mut at = Civil(latest_civil(&self.zone, now));
         let mut is_inclusive = true;
         for _ in 0..SKIPPED_MAX {
             at = self.cron.find_previous_occurrence(&at, is_inclusive).ok()?;
@@ -137,34 +137,34 @@ impl Schedule {
         at.earlier().ok()
     }
 
-    /// The last civil time whose instant is not behind `now`: later than what the clocks show, when
-    /// they were set back and show what they have shown already.
-    fn latest_civil(&self, now: Timestamp) -> DateTime {
-        let shown = self.zone.to_datetime(now);
-        // The instant of a change belongs to what is behind it.
-        let behind = now
-            .checked_add(jiff::SignedDuration::from_nanos(1))
-            .unwrap_or(now);
-        let changed = self.zone.preceding(behind).next();
-        let before = changed.and_then(|change| {
-            let last = change
-                .timestamp()
-                .checked_sub(jiff::SignedDuration::from_secs(1))
-                .ok()?;
-            Some(self.zone.to_datetime(last))
-        });
-        before.map_or(shown, |before| before.max(shown))
-    }
-
     fn exists(&self, civil: DateTime) -> bool {
         let at = self.zone.to_ambiguous_timestamp(civil);
         !matches!(at.offset(), AmbiguousOffset::Gap { .. })
     }
 }
 
-/// The civil time of a zone as a tick, whether any schedule has it or not.
+/// The last civil time of a zone that has come, as a tick, whether any schedule has it or not.
 pub(crate) fn tick_at(zone: &TimeZone, now: Timestamp) -> Option<Tick> {
-    tick(zone.to_datetime(now))
+    tick(latest_civil(zone, now))
+}
+
+/// The last civil time whose instant is not behind `now`: later than what the clocks show, when they
+/// were set back and show what they have shown already.
+fn latest_civil(zone: &TimeZone, now: Timestamp) -> DateTime {
+    let shown = zone.to_datetime(now);
+    // The instant of a change belongs to what is behind it.
+    let behind = now
+        .checked_add(jiff::SignedDuration::from_nanos(1))
+        .unwrap_or(now);
+    let changed = zone.preceding(behind).next();
+    let before = changed.and_then(|change| {
+        let last = change
+            .timestamp()
+            .checked_sub(jiff::SignedDuration::from_secs(1))
+            .ok()?;
+        Some(zone.to_datetime(last))
+    });
+    before.map_or(shown, |before| before.max(shown))
 }
 
 /// Names stand alone, and where they belong: the library would read `JAN` anywhere, and `1JAN` as 11.
@@ -356,6 +356,11 @@ mod tests {
             last_due(&every, "2024-10-27T00:10:00Z"),
             "2024-10-27T02:00:00"
         );
+        // What is created or resumed then has nothing behind it that was due already.
+        let zone = TimeZone::get("Europe/Berlin").unwrap();
+        let after = tick_at(&zone, "2024-10-27T01:10:00Z".parse().unwrap());
+        let next = every.next(after.unwrap()).unwrap();
+        assert_eq!(next.to_string(), "2024-10-27T03:00:00");
         assert_eq!(due(&every, "2024-10-27T03:00:00"), "2024-10-27T02:00:00Z");
         assert_eq!(
             last_due(&every, "2024-10-27T02:00:00Z"),

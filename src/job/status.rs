@@ -122,6 +122,14 @@ impl Status {
             .collect()
     }
 
+    /// How many of these have failed.
+    pub fn failures(&self) -> usize {
+        let history = self.history().into_iter();
+        history
+            .filter(|execution| execution.state == State::Failed)
+            .count()
+    }
+
     fn execution(&self, execution: &job::Execution) -> Execution {
         let job = &self.seen.job;
         let silent = self.seen.silent_ms.iter();
@@ -193,6 +201,7 @@ impl Status {
             (false, false) => "SCHEDULED",
         };
         put("state", state.into());
+        put("failures", self.failures().into());
         let last = job.executions.last();
         put(
             "last",

@@ -28,6 +28,16 @@ pub(crate) enum Claimed {
     NotYet(Duration),
 }
 
+/// Whether a tick was missed; and how the job stands then.
+#[derive(Debug)]
+pub(crate) enum Missed {
+    Recorded(Option<Arc<machine::Job>>),
+    /// Somebody was faster, or the job was paused or is gone.
+    No(Option<Arc<machine::Job>>),
+    /// By the leader's clock somebody may run it yet, for so long.
+    NotYet(Duration),
+}
+
 impl Jobs {
     pub(crate) fn job(&self, id: JobId) -> Job {
         Job {
@@ -90,17 +100,18 @@ impl Job {
         }
     }
 
-    /// Records a tick that nobody was there to run. `false` if that was refused, as when somebody else
-    /// was faster; and how the job stands then.
+    /// Records a tick that nobody was there to run when it was due.
     pub(crate) async fn miss(
         &self,
         id: ClaimId,
         tick: Tick,
-    ) -> Result<(bool, Option<Arc<machine::Job>>), JobsError> {
-        match self.step(id, Step::Miss { tick }).await? {
-            JobStepped::Taken(answer) => Ok((answer.refused.is_none(), answer.job)),
-            JobStepped::NotYet { .. } => Err(JobsError::Offline),
-        }
+        due_ms: u64,
+    ) -> Result<Missed, JobsError> {
+        Ok(match self.step(id, Step::Miss { tick, due_ms }).await? {
+            JobStepped::NotYet { wait_ms } => Missed::NotYet(Duration::from_millis(wait_ms)),
+            JobStepped::Taken(answer) if answer.refused.is_some() => Missed::No(answer.job),
+            JobStepped::Taken(answer) => Missed::Recorded(answer.job),
+        })
     }
 
     async fn step(&self, id: ClaimId, step: Step) -> Result<JobStepped, NoAnswer> {

@@ -1,41 +1,46 @@
 //! A worker: it watches the jobs of a namespace, claims what is due, runs it and records how it
 //! ended. Any number of them, on any nodes, share the work.
 //!
-//! All idle jobs share one timer.
+//! All idle jobs share one timer. A job about which nothing is to be done is not kept: a change of it
+//! brings it back.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use jiff::tz::TimeZone;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::call::Caller;
+use super::errand::{Came, Claim, Errand, What, there};
 use super::plan::{Clock, Plan, plan};
 use super::schedule::Schedule;
-use super::tick::Claimed;
-use super::{JobId, Jobs, JobsError, Slot, Tick};
-use crate::group::{JobsAnswer, RENEW_MS, SILENT_MS};
+use super::{JobId, Jobs, JobsError, Slot};
+use crate::group::{JobsAnswer, SILENT_MS};
 use crate::id::Version;
-use crate::machine::job::{Execution, Job};
-use crate::machine::task::{ClaimId, Outcome};
+use crate::machine::job::Job;
 use crate::probe;
 
 /// The wall clock is looked at this often at least, in milliseconds: it may be set.
 const LOOK_MS_MAX: u64 = 1_000;
 
 /// Workers claim what is due up to so much later, each job by another first, in milliseconds.
-const DELAY_MS_MAX: u64 = 200;
+pub(super) const DELAY_MS_MAX: u64 = 200;
 
 /// The most executions that one worker runs at a time.
 const RUNNING_MAX: usize = 1_024;
 
-/// The pauses between two tries to reach a leader, in milliseconds: doubled from the first up to the
-/// second.
-const RETRY_MS: u64 = 100;
-const RETRY_MS_MAX: u64 = 5_000;
+/// What was refused, and would be again, is tried again after this, in milliseconds; so is what could
+/// not be done for a defect.
+const REFUSED_MS: u64 = 60_000;
+
+/// How long after a job was deleted those that are known are compared with those that there are, in
+/// milliseconds: many deletions are one comparison.
+const SWEEP_MS: u64 = 10_000;
 
 struct Worker {
     jobs: Jobs,
@@ -43,11 +48,18 @@ struct Worker {
     known: BTreeMap<JobId, Known>,
     /// When each is to be looked at, by the wall clock.
     due: BTreeSet<(u64, JobId)>,
-    /// Since when it has been there without a break.
+    /// The wall clock when it was looked at last.
+    looked_ms: u64,
+    /// Since when it has been there.
     since_ms: u64,
+    /// The last version at which any job was removed, if that is known.
+    removed: Option<Version>,
+    /// When to compare what is known with what there is.
+    sweep_ms: Option<u64>,
+    /// It begins nothing more.
+    is_stopping: bool,
     doing: JoinSet<Done>,
-    /// Whether each went without a break.
-    running: JoinSet<bool>,
+    running: JoinSet<()>,
 }
 
 struct Known {
@@ -56,28 +68,16 @@ struct Known {
     due_ms: Option<u64>,
     /// Something is being done about it.
     is_busy: bool,
+    /// What was claimed last, until it is run here: tried again it has its id, since a copy of it may
+    /// be committed.
+    claim: Option<Claim>,
 }
 
-/// What came of something that was done about a job.
+/// What came of something that was done about a job, and which version of it that was about.
 struct Done {
     id: JobId,
+    seen: Version,
     what: Came,
-}
-
-enum Came {
-    /// The job is so now, if it is there.
-    Job(Option<Arc<Job>>),
-    /// An attempt is to be run here. The cluster could not be reached for a while, or could.
-    Claimed {
-        id: ClaimId,
-        execution: Execution,
-        job: Arc<Job>,
-        broken: bool,
-    },
-    /// Not before this pause.
-    Later(Duration),
-    /// The network goes down.
-    Down,
 }
 
 impl Jobs {
@@ -86,55 +86,90 @@ impl Jobs {
     ///
     /// # Errors
     ///
-    /// It ends with [`JobsError::NetworkDown`], or at once with [`JobsError::Worker`] if calls cannot
-    /// be made here.
+    /// It ends with [`JobsError::NetworkDown`].
     ///
     /// # Cancel safety
     ///
-    /// What runs is given up when the future is dropped, and may be abandoned.
+    /// What runs is given up when the future is dropped, and may be abandoned; see
+    /// [`work_until`](Self::work_until).
     pub async fn work(&self) -> Result<(), JobsError> {
-        let caller = Caller::new().map_err(JobsError::Worker)?;
-        let worker = Worker {
-            jobs: self.clone(),
-            caller,
-            known: BTreeMap::new(),
-            due: BTreeSet::new(),
-            since_ms: probe::now_ms(),
-            doing: JoinSet::new(),
-            running: JoinSet::new(),
-        };
-        match self.hold().unless_down(worker.run()).await {
-            Ok(()) | Err(_) => Err(JobsError::NetworkDown),
-        }
+        self.work_until(std::future::pending()).await
+    }
+
+    /// As [`work`](Self::work), until `stop` resolves: then it claims nothing more, waits for what runs
+    /// to end and to be recorded, and returns. That takes as long as calls take, and a majority to
+    /// record them: to bound it, shut the network down, or drop the future.
+    ///
+    /// # Errors
+    ///
+    /// [`JobsError::NetworkDown`] if the network is shut down before: what runs is given up then.
+    ///
+    /// # Cancel safety
+    ///
+    /// What runs is given up when the future is dropped: commands are killed, calls are broken off, and
+    /// what was run at most once is left as abandoned.
+    pub async fn work_until(&self, stop: impl Future<Output = ()>) -> Result<(), JobsError> {
+        self.work_by(Caller::new(), stop).await
+    }
+
+    pub(crate) async fn work_by(
+        &self,
+        caller: Caller,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), JobsError> {
+        let mut worker = Worker::new(self.clone(), caller);
+        let worked = self.hold().unless_down(worker.run(stop)).await;
+        // So that no command is left when this has returned.
+        worker.running.shutdown().await;
+        Ok(worked?)
     }
 }
 
 impl Worker {
-    async fn run(mut self) {
+    fn new(jobs: Jobs, caller: Caller) -> Self {
+        let now_ms = probe::now_ms();
+        Self {
+            jobs,
+            caller,
+            known: BTreeMap::new(),
+            due: BTreeSet::new(),
+            looked_ms: now_ms,
+            since_ms: now_ms,
+            removed: None,
+            sweep_ms: None,
+            is_stopping: false,
+            doing: JoinSet::new(),
+            running: JoinSet::new(),
+        }
+    }
+
+    /// Returns when it was told to stop, and nothing runs any more.
+    async fn run(&mut self, stop: impl Future<Output = ()>) {
+        tokio::pin!(stop);
         let mut changes = changes(self.jobs.clone(), Version::ZERO);
-        loop {
+        // A claim that is in doubt may be ours to run.
+        while !self.is_stopping || !self.doing.is_empty() || !self.running.is_empty() {
             let pause = Duration::from_millis(self.pause_ms());
             tokio::select! {
-                (read, changed) = &mut changes => {
+                () = &mut stop, if !self.is_stopping => self.is_stopping = true,
+                (read, changed, removed) = &mut changes => {
                     changes = self::changes(self.jobs.clone(), read);
+                    self.note_removed(removed);
                     for job in changed {
                         self.learn(job);
                     }
                 }
                 Some(done) = self.doing.join_next() => {
-                    // A task that panicked leaves its job alone until it changes.
                     if let Ok(done) = done {
                         self.take(done);
                     }
                 }
-                Some(ran) = self.running.join_next() => {
-                    if !ran.unwrap_or(true) {
-                        self.since_ms = probe::now_ms();
-                    }
-                }
+                Some(_) = self.running.join_next() => {}
                 () = sleep(pause) => {}
             }
-            self.start_due();
+            if !self.is_stopping {
+                self.start_due();
+            }
         }
     }
 
@@ -172,10 +207,16 @@ impl Worker {
                 schedule,
                 due_ms: None,
                 is_busy: false,
+                claim: None,
             };
             self.known.insert(id, known);
         }
         self.set_due(id, Some(0));
+    }
+
+    fn forget(&mut self, id: JobId) {
+        self.set_due(id, None);
+        self.known.remove(&id);
     }
 
     fn set_due(&mut self, id: JobId, due_ms: Option<u64>) {
@@ -190,15 +231,38 @@ impl Worker {
         }
     }
 
+    /// Nobody is told which jobs are removed, only that some were.
+    fn note_removed(&mut self, removed: Version) {
+        let before = self.removed.replace(removed);
+        if before.is_some_and(|before| before < removed) {
+            let sweep_ms = probe::now_ms() + SWEEP_MS;
+            self.sweep_ms.get_or_insert(sweep_ms);
+        }
+    }
+
     /// Begins whatever is due by now.
     fn start_due(&mut self) {
         let now_ms = probe::now_ms();
+        if now_ms + LOOK_MS_MAX < self.looked_ms {
+            // The clock was set back, and what is to be done at which time was told by the old one.
+            let all: Vec<JobId> = self.known.keys().copied().collect();
+            all.into_iter().for_each(|id| self.set_due(id, Some(0)));
+            self.sweep_ms = self.sweep_ms.map(|_| now_ms);
+        }
+        self.looked_ms = now_ms;
         while let Some((due_ms, id)) = self.due.first().copied()
             && due_ms <= now_ms
             && self.has_room()
         {
             self.set_due(id, None);
             self.start(id, due_ms, now_ms);
+        }
+        if self.sweep_ms.is_some_and(|sweep_ms| sweep_ms <= now_ms) && self.has_room() {
+            self.sweep_ms = None;
+            let jobs = self.jobs.clone();
+            self.spawn(JobId::default(), Version::ZERO, async move {
+                there(&jobs).await
+            });
         }
     }
 
@@ -211,61 +275,83 @@ impl Worker {
             since_ms: self.since_ms,
             delay_ms: delay_ms(&self.jobs.shared.who, id),
         };
-        let plan = plan(&known.job, &known.schedule, clock);
-        match plan {
-            Plan::Nothing => return,
+        let what = match plan(&known.job, &known.schedule, clock) {
+            Plan::Nothing => return self.forget(id),
             Plan::At(at_ms) => return self.set_due(id, Some(at_ms)),
             // Who has just begun is heard of.
             Plan::Look if due_ms == 0 => return self.set_due(id, Some(now_ms + SILENT_MS)),
-            Plan::Look | Plan::Claim(..) | Plan::Miss(_) => {}
-        }
+            Plan::Look => What::Look,
+            Plan::Miss(ticks) => What::Miss(ticks),
+            Plan::Claim(slot, attempt) => {
+                let before = known.claim;
+                let same = before.filter(|claim| (claim.slot, claim.attempt) == (slot, attempt));
+                let claim = same.unwrap_or_else(|| Claim {
+                    id: self.jobs.new_claim_id(),
+                    slot,
+                    attempt,
+                    due_ms: known.due_ms_of(slot),
+                });
+                known.claim = Some(claim);
+                What::Claim(claim)
+            }
+        };
         known.is_busy = true;
-        let errand = Errand {
+        let (seen, job) = (known.job.changed, known.job.clone());
+        let errand = self.errand(job);
+        self.spawn(id, seen, async move { errand.run(what).await });
+    }
+
+    fn errand(&self, job: Arc<Job>) -> Errand {
+        Errand {
             jobs: self.jobs.clone(),
             caller: self.caller.clone(),
-            job: known.job.clone(),
-        };
-        self.doing.spawn(async move {
-            let what = errand.run(plan).await;
-            Done { id, what }
-        });
+            job,
+        }
+    }
+
+    fn spawn(
+        &mut self,
+        id: JobId,
+        seen: Version,
+        work: impl Future<Output = Came> + Send + 'static,
+    ) {
+        self.doing.spawn(probe::of_current(async move {
+            let what = unless_it_panics(id, work).await;
+            Done { id, seen, what }
+        }));
     }
 
     fn take(&mut self, done: Done) {
         let now_ms = probe::now_ms();
+        if let Came::There(upto, ids) = done.what {
+            let is_gone = |id: &JobId| id.as_u64() <= upto.as_u64() && !ids.contains(id);
+            // Whoever is busy about one is told that it is gone.
+            let idle = self.known.iter().filter(|(_, known)| !known.is_busy);
+            let gone: Vec<JobId> = idle.map(|(id, _)| *id).filter(is_gone).collect();
+            return gone.into_iter().for_each(|id| self.forget(id));
+        }
         let Some(known) = self.known.get_mut(&done.id) else {
+            if done.id == JobId::default() {
+                self.sweep_ms = Some(now_ms + REFUSED_MS);
+            }
             return;
         };
         known.is_busy = false;
-        let before = known.job.changed;
         match done.what {
             Came::Job(Some(job)) => {
                 self.learn(job);
-                let is_news = self.known[&done.id].job.changed > before;
+                let is_news = self.known[&done.id].job.changed > done.seen;
                 // Where nothing has changed the same would be done again, and refused.
-                let due_ms = if is_news { 0 } else { now_ms + LOOK_MS_MAX };
+                let due_ms = if is_news { 0 } else { now_ms + REFUSED_MS };
                 self.set_due(done.id, Some(due_ms));
             }
-            Came::Job(None) => {
-                self.set_due(done.id, None);
-                self.known.remove(&done.id);
-            }
-            Came::Claimed {
-                id,
-                execution,
-                job,
-                broken,
-            } => {
-                if broken {
-                    self.since_ms = now_ms;
-                }
-                let errand = Errand {
-                    jobs: self.jobs.clone(),
-                    caller: self.caller.clone(),
-                    job: job.clone(),
-                };
-                self.running
-                    .spawn(async move { errand.execute(id, &execution).await });
+            Came::Job(None) => self.forget(done.id),
+            Came::Claimed { id, execution, job } => {
+                known.claim = None;
+                let errand = self.errand(job.clone());
+                self.running.spawn(probe::of_current(async move {
+                    errand.execute(id, &execution).await;
+                }));
                 self.learn(job);
                 self.set_due(done.id, Some(0));
             }
@@ -273,155 +359,27 @@ impl Worker {
                 let pause_ms: u64 = pause.as_millis().try_into().unwrap_or(u64::MAX);
                 self.set_due(done.id, Some(now_ms.saturating_add(pause_ms)));
             }
-            Came::Down => {}
+            Came::Down | Came::There(..) => {}
         }
     }
 }
 
-/// Something that is done about one job.
-struct Errand {
-    jobs: Jobs,
-    caller: Caller,
-    job: Arc<Job>,
-}
-
-impl Errand {
-    async fn run(&self, plan: Plan) -> Came {
-        match plan {
-            Plan::Claim(slot, attempt) => self.claim(slot, attempt).await,
-            Plan::Miss(ticks) => self.miss(ticks).await,
-            Plan::Look => {
-                // The leader judges when it is asked, and what comes of it is a change.
-                match self.jobs.get(self.job.id).await {
-                    Ok(None) => Came::Job(None),
-                    _ => Came::Later(Duration::from_millis(SILENT_MS / 3)),
-                }
-            }
-            Plan::Nothing | Plan::At(_) => Came::Job(Some(self.job.clone())),
-        }
-    }
-
-    async fn miss(&self, ticks: Vec<Tick>) -> Came {
-        let job = self.jobs.job(self.job.id);
-        let mut stands = Some(self.job.clone());
-        for tick in ticks {
-            let id = self.jobs.new_claim_id();
-            match until_known(|| job.miss(id, tick)).await {
-                Ok(((is_recorded, now), _)) => {
-                    if is_recorded {
-                        self.jobs.counts().job_executions_missed.one();
-                        let kind = kind(&self.job);
-                        tracing::warn!("Job {} ({kind}) missed {tick}, not run", self.job.id);
-                    }
-                    stands = now;
-                }
-                Err(_) => return Came::Down,
-            }
-        }
-        Came::Job(stands)
-    }
-
-    async fn claim(&self, slot: Slot, attempt: u32) -> Came {
-        let (job, id) = (self.jobs.job(self.job.id), self.jobs.new_claim_id());
-        // A claim that is in doubt is made again with its id: it is known in the end whose it is.
-        match until_known(|| job.claim(id, slot, attempt)).await {
-            Ok((Claimed::Here(execution, job), broken)) => Came::Claimed {
-                id,
-                execution,
-                job,
-                broken,
-            },
-            Ok((Claimed::NotYet(pause), _)) => Came::Later(pause),
-            Ok((Claimed::Elsewhere(job), _)) => Came::Job(job),
-            Err(_) => Came::Down,
-        }
-    }
-
-    /// Runs it, and has its outcome recorded; whether that went without a break.
-    async fn execute(&self, id: ClaimId, execution: &Execution) -> bool {
-        let (spec, slot) = (&self.job.spec, execution.slot);
-        let key = format!("{}-{slot}", self.job.id);
-        let outcome = {
-            let running = self.caller.run(spec, &key, execution.attempt);
-            tokio::pin!(running);
-            let job = self.jobs.job(self.job.id);
-            let renewing = async {
-                loop {
-                    sleep(Duration::from_millis(RENEW_MS)).await;
-                    // The action goes on whatever is said: it was begun.
-                    let _ = job.renew(id, slot).await;
-                }
-            };
-            tokio::select! {
-                outcome = &mut running => outcome,
-                () = renewing => unreachable!("it never ends"),
-            }
+impl Known {
+    fn due_ms_of(&self, slot: Slot) -> Option<u64> {
+        let Slot::Tick(tick) = slot else {
+            return None;
         };
-        self.log(execution, &outcome);
-        let job = self.jobs.job(self.job.id);
-        let finished = until_known(|| job.finish(id, slot, outcome.clone())).await;
-        finished.is_ok_and(|(_, broken)| !broken)
-    }
-
-    fn log(&self, execution: &Execution, outcome: &Outcome) {
-        let (id, kind) = (self.job.id, kind(&self.job));
-        let counts = self.jobs.counts();
-        let ended = match outcome {
-            Outcome::Succeeded { .. } => {
-                counts.job_executions_succeeded.one();
-                tracing::info!("Job {id} ({kind}) succeeded");
-                "executed"
-            }
-            Outcome::Failed(failure) => {
-                counts.job_executions_failed.one();
-                let attempt = execution.attempt;
-                match self.job.is_at_least_once() && attempt <= self.job.retries() {
-                    true => tracing::warn!(
-                        "Job {id} ({kind}) failed, attempt {attempt}, to be retried: {failure}"
-                    ),
-                    false if self.job.is_at_least_once() => {
-                        tracing::error!(
-                            "Job {id} ({kind}) failed, attempt {attempt}, given up: {failure}"
-                        );
-                    }
-                    false => {
-                        tracing::error!(error = %failure, "Job {id} ({kind}) failed, no retry attempted")
-                    }
-                }
-                "failed"
-            }
-        };
-        if !self.job.spec.is_recurring && matches!(execution.slot, Slot::Tick(_)) {
-            tracing::info!("Non-recurring job {id} {ended}, schedule deleted");
-        }
+        self.schedule.due(tick)?.as_millisecond().try_into().ok()
     }
 }
 
-fn kind(job: &Job) -> &'static str {
-    match job.is_at_least_once() {
-        true => super::document::AT_LEAST_ONCE,
-        false => super::document::AT_MOST_ONCE,
-    }
-}
-
-/// Asks until there is an answer, and says whether it took more than once. It ends when the network
-/// is shut down.
-async fn until_known<T, F>(mut ask: impl FnMut() -> F) -> Result<(T, bool), JobsError>
-where
-    F: Future<Output = Result<T, JobsError>>,
-{
-    let (mut pause_ms, mut broken) = (RETRY_MS, false);
-    loop {
-        match ask().await {
-            Ok(answer) => return Ok((answer, broken)),
-            Err(JobsError::Offline) => {
-                broken = true;
-                sleep(Duration::from_millis(pause_ms)).await;
-                pause_ms = (pause_ms * 2).min(RETRY_MS_MAX);
-            }
-            Err(error) => return Err(error),
-        }
-    }
+/// What a panic leaves behind is tried again, after a while.
+async fn unless_it_panics(id: JobId, work: impl Future<Output = Came>) -> Came {
+    let worked = AssertUnwindSafe(work).catch_unwind().await;
+    worked.unwrap_or_else(|_| {
+        tracing::error!("a worker panicked over job {id}; it looks at it again in a minute");
+        Came::Later(Duration::from_millis(REFUSED_MS))
+    })
 }
 
 /// How much later than others this one claims.
@@ -431,8 +389,11 @@ fn delay_ms(who: &str, id: JobId) -> u64 {
     u64::from(u16::from_be_bytes([first, second])) * DELAY_MS_MAX / (1 << 16)
 }
 
-/// The jobs that have changed behind a version, once there are any, and up to which version.
-fn changes(jobs: Jobs, after: Version) -> BoxFuture<'static, (Version, Vec<Arc<Job>>)> {
+/// The jobs that have changed behind a version, once anything has: up to which version these are all,
+/// and where any was removed last.
+type Changed = (Version, Vec<Arc<Job>>, Version);
+
+fn changes(jobs: Jobs, after: Version) -> BoxFuture<'static, Changed> {
     Box::pin(async move {
         let hold = jobs.hold();
         let mut versions = hold.view().versions();
@@ -442,7 +403,11 @@ fn changes(jobs: Jobs, after: Version) -> BoxFuture<'static, (Version, Vec<Arc<J
             let heard = *versions.borrow_and_update();
             let read = hold.network().directory().job_changes(hold.group(), after);
             match read.await {
-                Ok(JobsAnswer::Changes { jobs, upto, .. }) if upto > after => return (upto, jobs),
+                Ok(JobsAnswer::Changes {
+                    jobs,
+                    upto,
+                    removed,
+                }) if upto > after => return (upto, jobs, removed),
                 Ok(_) if heard <= after && versions.changed().await.is_ok() => {}
                 _ => {
                     sleep(Duration::from_millis(pause_ms)).await;
@@ -452,3 +417,7 @@ fn changes(jobs: Jobs, after: Version) -> BoxFuture<'static, (Version, Vec<Arc<J
         }
     })
 }
+
+#[cfg(test)]
+#[path = "worker_tests.rs"]
+mod tests;

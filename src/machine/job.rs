@@ -82,9 +82,11 @@ pub(crate) enum Step {
     Expire {
         slot: Slot,
     },
-    /// The tick came while nobody was there to run it.
+    /// The tick came while nobody was there to run it. It was due at this instant: whether that is past the
+    /// leader says, by its own clock.
     Miss {
         tick: Tick,
+        due_ms: u64,
     },
 }
 
@@ -96,7 +98,7 @@ impl Command {
             Step::Create(spec) => spec.check(),
             Step::Finish { outcome, .. } => check_error(outcome),
             Step::Resume { after: tick }
-            | Step::Miss { tick }
+            | Step::Miss { tick, .. }
             | Step::Claim {
                 slot: Slot::Tick(tick),
                 ..
@@ -128,7 +130,7 @@ impl fmt::Display for Command {
             }
             Step::Finish { slot, .. } => write!(f, "finish {slot}, failed, of")?,
             Step::Expire { slot } => write!(f, "expire {slot} of")?,
-            Step::Miss { tick } => write!(f, "miss {tick} of")?,
+            Step::Miss { tick, .. } => write!(f, "miss {tick} of")?,
         }
         write!(f, " job {} by {:?}", self.job, self.by)
     }
@@ -269,7 +271,7 @@ fn go_on(version: Version, command: &Command, job: &Job, step: &Step) -> Done {
                 (false, true) => Ok(Some(ended(version, command, job, execution, How::Expired))),
             }
         }
-        Step::Miss { tick } => {
+        Step::Miss { tick, .. } => {
             let slot = Slot::Tick(*tick);
             if of_claim(command, job, slot).is_ok() {
                 return Ok(None);

@@ -2,6 +2,8 @@
 //! number itself, the series that is reported through the `metrics` facade, and the field of
 //! [`Figures`] that `Network::status` shows. The only room that names that crate.
 
+#[cfg(feature = "jobs")]
+mod by_job;
 mod series;
 
 use ::metrics::{Key, KeyName, Label, Level, Metadata, NoopRecorder, Recorder, Unit};
@@ -50,6 +52,8 @@ macro_rules! figures {
     ) => {
         /// The figures of one node, shared by all its parts.
         pub(crate) struct Counts {
+            #[cfg(feature = "jobs")]
+            pub(crate) by_job: by_job::ByJob,
             $(pub(crate) $c: Counter,)+
             $(pub(crate) $g: Gauge,)+
             $(pub(crate) $s: Sizes,)+
@@ -98,6 +102,8 @@ macro_rules! figures {
                     );
                 )+
                 Self {
+                    #[cfg(feature = "jobs")]
+                    by_job: by_job::ByJob::on(recorder, network, node),
                     $($c: Counter::new(recorder.register_counter(
                         &key($c_name, label!($($c_label, $c_value)?)), &METADATA)),)+
                     $($g: Gauge::new(recorder.register_gauge(

@@ -7,6 +7,8 @@ mod client;
 mod faults;
 mod follower;
 mod handle;
+#[cfg(feature = "jobs")]
+mod jobs;
 mod plan;
 pub(crate) mod probes;
 mod process;

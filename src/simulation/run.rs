@@ -53,15 +53,18 @@ pub(super) fn on_all_cores(work: impl Fn() + Sync) {
 
 /// Runs a plan to its end in a runtime of its own.
 pub(super) fn run(plan: &Plan, bug: Option<Bug>) -> Report {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    runtime(plan.seed).block_on(play(plan, bug))
+}
+
+/// One whose time goes on when nothing else does, and whose chance is that of the seed.
+pub(super) fn runtime(seed: u64) -> tokio::runtime::Runtime {
+    let seed = tokio::runtime::RngSeed::from_bytes(&seed.to_le_bytes());
+    tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
-        .rng_seed(tokio::runtime::RngSeed::from_bytes(
-            &plan.seed.to_le_bytes(),
-        ))
+        .rng_seed(seed)
         .build()
-        .expect("a runtime of one thread needs nothing");
-    runtime.block_on(play(plan, bug))
+        .expect("a runtime of one thread needs nothing")
 }
 
 async fn play(plan: &Plan, bug: Option<Bug>) -> Report {

@@ -77,6 +77,27 @@ impl Cluster {
         node.wait().unwrap();
     }
 
+    /// Tells it to end, once; it may take its time.
+    pub(super) fn tell(&self, at: usize) {
+        signal(self.nodes[at].as_ref().unwrap(), Signal::SIGTERM);
+    }
+
+    /// Waits until it has ended, telling it again and again if `hurry`; its exit code.
+    pub(super) fn ended(&mut self, at: usize, hurry: bool) -> Option<i32> {
+        let mut node = self.nodes[at].take().unwrap();
+        until("a voter ends", || {
+            let ended = node.try_wait().unwrap();
+            if ended.is_none() && hurry {
+                signal(&node, Signal::SIGTERM);
+            }
+            ended.map(|status| status.code())
+        })
+    }
+
+    pub(super) fn at(name: &str) -> usize {
+        NAMES.iter().position(|known| *known == name).unwrap()
+    }
+
     /// Waits until a majority answers.
     pub(super) fn answers(&self) {
         until("a majority answers", || {

@@ -80,3 +80,70 @@ fn a_bad_job_is_refused_with_its_field_before_anybody_is_asked() {
     refused.expect(64);
     assert_eq!(cluster.lab.json("jobs list --json"), serde_json::json!([]));
 }
+
+/// A job that runs once, says so in `out`, and ends when there is a file `go`.
+fn long_job() -> String {
+    let script = "sleep 1000 & echo $! >> out; i=0; while [ ! -e go ] && [ $i -lt 15000 ]; do sleep 0.01; \
+                  i=$((i+1)); done; kill $!";
+    format!(
+        r#"{{"schedule": "* * * * * *", "type": "AT_MOST_ONCE", "timeout": "10m", "command": ["sh", "-c", "{script}"]}}"#
+    )
+}
+
+/// Whoever runs it.
+fn runner(cluster: &Cluster, id: &str) -> usize {
+    until("it runs", || {
+        (!cluster.lab.lines("out").is_empty()).then_some(())
+    });
+    let job = cluster.lab.json(&format!("jobs get {id}"));
+    Cluster::at(job["last"]["worker"].as_str().unwrap())
+}
+
+#[test]
+fn a_voter_that_is_told_to_end_waits_for_the_jobs_that_run_there() {
+    let mut cluster = Cluster::start();
+    std::fs::write(cluster.lab.path("job.json"), long_job()).unwrap();
+    let id = cluster.lab.once("jobs create -f job.json").expect(0);
+    let at = runner(&cluster, &id);
+    cluster.tell(at);
+    std::fs::write(cluster.lab.path("go"), "").unwrap();
+    assert_eq!(cluster.ended(at, false), Some(0));
+    cluster.serve(at);
+    cluster.answers();
+    let last = cluster.lab.json(&format!("jobs get {id}"))["last"].clone();
+    assert_eq!(last["status"], "SUCCESS", "{last}");
+}
+
+#[test]
+fn a_voter_that_is_told_twice_gives_up_what_runs_there_with_all_its_processes() {
+    let mut cluster = Cluster::start();
+    std::fs::write(cluster.lab.path("job.json"), long_job()).unwrap();
+    let id = cluster.lab.once("jobs create -f job.json").expect(0);
+    let at = runner(&cluster, &id);
+    let pid: i32 = cluster.lab.lines("out")[0].parse().unwrap();
+    assert_eq!(cluster.ended(at, true), Some(0));
+    let pid = nix::unistd::Pid::from_raw(pid);
+    until("its processes are gone", || {
+        // Whoever inherits a dead one may never look at it.
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let is_gone = nix::sys::signal::kill(pid, None).is_err() || stat.contains(") Z ");
+        is_gone.then_some(())
+    });
+}
+
+#[test]
+fn what_a_job_says_does_not_reach_the_terminal_as_it_is() {
+    let cluster = Cluster::start();
+    let bad = r#"{"schedule": "0 0 12 * * *", "type": "AT_MOST_ONCE", "command": ["echo", "\u001b[2J\u009b2J"]}"#;
+    std::fs::write(cluster.lab.path("job.json"), bad).unwrap();
+    let id = cluster.lab.once("--as x jobs create -f job.json").expect(0);
+    for line in [
+        "jobs list",
+        &format!("jobs get {id}"),
+        &format!("jobs history {id}"),
+    ] {
+        let said = cluster.lab.once(line).expect(0);
+        let is_bad = |c: char| c.is_control() && c != '\n';
+        assert!(!said.contains(is_bad), "{line}: {said:?}");
+    }
+}

@@ -282,7 +282,7 @@ fn error(error: JobsError) -> Reply {
         JobsError::Asked | JobsError::Busy => StatusCode::CONFLICT,
         JobsError::Full => StatusCode::INSUFFICIENT_STORAGE,
         JobsError::Offline | JobsError::NetworkDown => StatusCode::SERVICE_UNAVAILABLE,
-        JobsError::Clock | JobsError::Worker(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        JobsError::Clock => StatusCode::INTERNAL_SERVER_ERROR,
     };
     Reply::error(status, "", error.to_string())
 }

@@ -82,7 +82,10 @@ pub(crate) fn command(rng: &mut StdRng) -> Command {
                 },
             },
             9 => Step::Expire { slot: slot(rng) },
-            _ => Step::Miss { tick: tick(rng) },
+            _ => Step::Miss {
+                tick: tick(rng),
+                due_ms: number(rng),
+            },
         },
     }
 }

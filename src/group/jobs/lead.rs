@@ -18,6 +18,9 @@ use crate::machine::job::{Board, Command, Execution, How, Job, JobId, Phase, Slo
 use crate::machine::task::ClaimId;
 use crate::probe;
 
+/// A tick is missed so long after it was due by the leader's clock at the earliest, in milliseconds.
+const MISSED_AFTER_MS: u64 = 5_000;
+
 /// Whoever is heard to be alive after this is not taken for dead.
 const SILENT: Duration = Duration::from_millis(SILENT_MS);
 
@@ -29,6 +32,14 @@ impl Directory {
         command: Command,
         deadline: Instant,
     ) -> Response {
+        if let Step::Miss { due_ms, .. } = command.step {
+            // Its worker may be ahead, and whoever is not run it yet.
+            let missed_ms = due_ms.saturating_add(MISSED_AFTER_MS);
+            let wait_ms = missed_ms.saturating_sub(probe::now_ms());
+            if wait_ms > 0 {
+                return Response::Jobs(JobsAnswer::NotYet { wait_ms });
+            }
+        }
         if let Step::Claim { slot, .. } = command.step {
             let mut is_confirmed = false;
             loop {

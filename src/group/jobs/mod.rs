@@ -78,7 +78,7 @@ pub(crate) enum JobsAnswer {
     },
     /// Whether the claim is still the one under which the slot is run.
     Renewed(bool),
-    /// A claim comes too soon after an attempt that failed.
+    /// A claim comes too soon after an attempt that failed, or a tick is said to be missed too soon.
     NotYet { wait_ms: u64 },
     /// The jobs that have changed, in the order of their changes and without what has ended of
     /// their history: all there are up to a version.

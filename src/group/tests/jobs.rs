@@ -3,7 +3,7 @@
 
 use super::cluster::Cluster;
 use super::*;
-use crate::job::{Claimed, JobId, Jobs, JobsError, Slot, State, Tick};
+use crate::job::{Claimed, JobId, Jobs, JobsError, Missed, Slot, State, Tick};
 use crate::machine::task::{ClaimId, Failure, Outcome};
 use crate::probe;
 
@@ -234,14 +234,12 @@ async fn jobs_and_their_history_are_there_after_all_voters_have_lost_power() {
     let Slot::Tick(missed) = tick(5) else {
         unreachable!("it is a tick")
     };
-    assert!(
-        there
-            .job(id)
-            .miss(ClaimId([2; 16]), missed)
-            .await
-            .unwrap()
-            .0
-    );
+    let miss = async |due_ms| there.job(id).miss(ClaimId([2; 16]), missed, due_ms).await;
+    // By the leader's clock.
+    let early = miss(probe::now_ms() + 60_000).await;
+    assert!(matches!(early, Ok(Missed::NotYet(_))), "{early:?}");
+    let recorded = miss(0).await;
+    assert!(matches!(recorded, Ok(Missed::Recorded(_))), "{recorded:?}");
     there.pause(id).await.unwrap();
     there.delete(deleted).await.unwrap();
     drop(there);

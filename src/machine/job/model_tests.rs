@@ -46,6 +46,11 @@ fn slot(n: u64) -> Slot {
     Slot::Tick(tick(n))
 }
 
+fn miss(n: u64) -> Step {
+    let (tick, due_ms) = (tick(n), 0);
+    Step::Miss { tick, due_ms }
+}
+
 fn outcome(success: bool) -> Outcome {
     match success {
         true => Outcome::SUCCESS,
@@ -183,7 +188,7 @@ fn a_job_that_does_not_recur_has_one_tick_whatever_comes_of_it() {
     story.finish(1, slot(1), false);
     assert_eq!(story.claim(2, slot(1), 2), None, "it is tried again");
     let mut story = Story::with(spec(Policy::AtMostOnce, false));
-    assert_eq!(story.ask(1, Step::Miss { tick: tick(1) }).refused, None);
+    assert_eq!(story.ask(1, miss(1)).refused, None);
     assert_eq!(story.claim(2, slot(2), 1), Some(Refusal::Ended));
 }
 
@@ -192,10 +197,7 @@ fn what_is_run_at_least_once_is_tried_again_and_is_one_tick_at_a_time() {
     let mut story = Story::with(spec(at_least_once(2), true));
     assert_eq!(story.claim(1, slot(1), 1), None);
     assert_eq!(story.claim(2, slot(2), 1), Some(Refusal::Running));
-    assert_eq!(
-        story.ask(2, Step::Miss { tick: tick(2) }).refused,
-        Some(Refusal::Running)
-    );
+    assert_eq!(story.ask(2, miss(2)).refused, Some(Refusal::Running));
     assert_eq!(story.finish(1, slot(1), false), None);
     assert_eq!(story.phase(slot(1)), Phase::Waiting);
     assert_eq!(
@@ -238,10 +240,7 @@ fn nothing_is_started_of_a_paused_job_and_it_goes_on_with_later_ticks() {
     assert_eq!(story.put(&pause).refused, None);
     assert_eq!(story.put(&pause).refused, None, "again");
     assert_eq!(story.claim(1, slot(1), 1), Some(Refusal::Paused));
-    assert_eq!(
-        story.ask(1, Step::Miss { tick: tick(1) }).refused,
-        Some(Refusal::Paused)
-    );
+    assert_eq!(story.ask(1, miss(1)).refused, Some(Refusal::Paused));
     assert_eq!(story.ask(91, Step::Resume { after: tick(5) }).refused, None);
     assert_eq!(
         story.put(&pause).refused,
@@ -339,10 +338,7 @@ fn a_worker_whose_clock_is_years_ahead_takes_no_ticks() {
     let mut story = Story::with(spec(Policy::AtMostOnce, true));
     let day = 24 * 60 * 60;
     assert_eq!(story.claim(1, slot(day), 1), Some(Refusal::Early));
-    assert_eq!(
-        story.ask(1, Step::Miss { tick: tick(day) }).refused,
-        Some(Refusal::Early)
-    );
+    assert_eq!(story.ask(1, miss(day)).refused, Some(Refusal::Early));
     story.ask(2, Step::Pause);
     assert_eq!(
         story.ask(3, Step::Resume { after: tick(day) }).refused,
@@ -600,10 +596,7 @@ fn any_history_agrees_with_the_naive_model() {
                     if may {
                         model.ticks.insert(tick_of, vec![(id, Some("missed"))]);
                     }
-                    let miss = Step::Miss {
-                        tick: tick(tick_of),
-                    };
-                    (story.ask(id, miss).refused.is_none(), may)
+                    (story.ask(id, miss(tick_of)).refused.is_none(), may)
                 }
                 _ => continue,
             };
