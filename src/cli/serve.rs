@@ -149,6 +149,12 @@ pub(super) async fn serve(args: &Serve, common: &Common) -> Done {
             _ = int.recv() => {}
         }
         stop.cancel();
+        if args.jobs.is_some() {
+            say::note(
+                common.json,
+                "it begins no more jobs, and ends with those that run",
+            );
+        }
         tokio::select! {
             () = sleep(args.drain) => say::note(common.json, "jobs that run still are given up"),
             _ = term.recv() => {}

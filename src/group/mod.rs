@@ -71,7 +71,7 @@ pub(crate) use hearing::{Asked, Hearing};
 #[cfg(test)]
 pub(crate) use jobs::generate as generate_jobs;
 #[cfg(feature = "jobs")]
-pub(crate) use jobs::{JobSeen, JobStepped, JobsAnswer, JobsQuery};
+pub(crate) use jobs::{JobSeen, JobStepped, JobsAnswer, JobsQuery, MISSED_AFTER_MS};
 #[cfg(test)]
 pub(crate) use raft::{StoredElectorate, StoredSnapshotMeta, StoredVote};
 #[cfg(test)]

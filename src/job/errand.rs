@@ -26,6 +26,9 @@ use crate::probe;
 const RETRY_MS: u64 = 100;
 const RETRY_MS_MAX: u64 = 5_000;
 
+/// What the answer to a claim may take without being late, in milliseconds.
+const ANSWER_MS: u64 = 10_000;
+
 /// What a worker does about a job.
 pub(super) enum What {
     Claim(Claim),
@@ -56,6 +59,8 @@ pub(super) enum Came {
     },
     /// Not before this pause.
     Later(Duration),
+    /// A tick that was due then is to be missed behind this pause at the earliest, by the leader's clock.
+    Early { due_ms: u64, pause: Duration },
     /// The jobs that there are, of those that were created up to a version.
     There(Version, BTreeSet<JobId>),
     /// The network goes down, or cannot be asked.
@@ -66,6 +71,8 @@ pub(super) struct Errand {
     pub(super) jobs: Jobs,
     pub(super) caller: Caller,
     pub(super) job: Arc<Job>,
+    /// As the worker's clock.
+    pub(super) ahead_ms: u64,
 }
 
 impl Errand {
@@ -93,8 +100,9 @@ impl Errand {
                     tracing::warn!("Job {} ({kind}) missed {tick}, not run", self.job.id);
                     stands = now;
                 }
-                Ok(Missed::No(now)) => stands = now,
-                Ok(Missed::NotYet(pause)) => return Came::Later(pause),
+                // It has changed, and what is to be done with it.
+                Ok(Missed::No(now)) => return Came::Job(now),
+                Ok(Missed::NotYet(pause)) => return Came::Early { due_ms, pause },
                 Err(_) => return Came::Down,
             }
         }
@@ -108,10 +116,10 @@ impl Errand {
         match until_known(|| job.claim(id, slot, claim.attempt)).await {
             Ok(Claimed::Here(execution, job)) => {
                 let late_ms = match claim.due_ms {
-                    Some(due_ms) => probe::now_ms().saturating_sub(due_ms),
+                    Some(due_ms) => probe::now_ms().saturating_sub(due_ms + self.ahead_ms),
                     None => asked.elapsed().as_millis() as u64,
                 };
-                match late_ms > LATE_MS_MAX && !job.is_at_least_once() {
+                match late_ms > LATE_MS_MAX + ANSWER_MS && !job.is_at_least_once() {
                     true => self.give_up(claim, late_ms, job).await,
                     false => Came::Claimed { id, execution, job },
                 }
@@ -126,7 +134,7 @@ impl Errand {
     async fn give_up(&self, claim: Claim, late_ms: u64, claimed: Arc<Job>) -> Came {
         let late = late_ms / 1_000;
         let outcome = failed(format!(
-            "claimed {late} s late, not run: no majority answered when it was due"
+            "claimed {late} s late, not run: no majority answered in time"
         ));
         let (job, slot) = (self.jobs.job(self.job.id), claim.slot);
         if until_known(|| job.finish(claim.id, slot, outcome.clone()))

@@ -17,10 +17,10 @@ use tokio::time::sleep;
 
 use super::call::Caller;
 use super::errand::{Came, Claim, Errand, What, there};
-use super::plan::{Clock, Plan, plan};
+use super::plan::{CLOCKS_APART_MS, Clock, Plan, plan};
 use super::schedule::Schedule;
 use super::{JobId, Jobs, JobsError, Slot};
-use crate::group::{JobsAnswer, SILENT_MS};
+use crate::group::{JobsAnswer, MISSED_AFTER_MS, SILENT_MS};
 use crate::id::Version;
 use crate::machine::job::Job;
 use crate::probe;
@@ -33,6 +33,10 @@ pub(super) const DELAY_MS_MAX: u64 = 200;
 
 /// The most executions that one worker runs at a time.
 const RUNNING_MAX: usize = 1_024;
+
+/// The most executions of one job that one worker runs at a time: a job whose target hangs is not to take
+/// the room of all others, and what runs of it is to be remembered.
+const RUNNING_OF_JOB_MAX: u32 = 4;
 
 /// What was refused, and would be again, is tried again after this, in milliseconds; so is what could
 /// not be done for a defect.
@@ -52,6 +56,8 @@ struct Worker {
     looked_ms: u64,
     /// Since when it has been there.
     since_ms: u64,
+    /// How far the clock here was ahead of the leader's when that was told.
+    ahead_ms: u64,
     /// The last version at which any job was removed, if that is known.
     removed: Option<Version>,
     /// When to compare what is known with what there is.
@@ -59,7 +65,8 @@ struct Worker {
     /// It begins nothing more.
     is_stopping: bool,
     doing: JoinSet<Done>,
-    running: JoinSet<()>,
+    running: JoinSet<JobId>,
+    running_of: BTreeMap<JobId, u32>,
 }
 
 struct Known {
@@ -135,11 +142,13 @@ impl Worker {
             due: BTreeSet::new(),
             looked_ms: now_ms,
             since_ms: now_ms,
+            ahead_ms: 0,
             removed: None,
             sweep_ms: None,
             is_stopping: false,
             doing: JoinSet::new(),
             running: JoinSet::new(),
+            running_of: BTreeMap::new(),
         }
     }
 
@@ -164,7 +173,11 @@ impl Worker {
                         self.take(done);
                     }
                 }
-                Some(_) = self.running.join_next() => {}
+                Some(ran) = self.running.join_next() => {
+                    if let Ok(id) = ran {
+                        self.has_run(id);
+                    }
+                }
                 () = sleep(pause) => {}
             }
             if !self.is_stopping {
@@ -183,6 +196,15 @@ impl Worker {
 
     fn has_room(&self) -> bool {
         self.doing.len() + self.running.len() < RUNNING_MAX
+    }
+
+    fn has_run(&mut self, id: JobId) {
+        if let Some(count) = self.running_of.get_mut(&id) {
+            *count -= 1;
+            if *count == 0 {
+                self.running_of.remove(&id);
+            }
+        }
     }
 
     fn learn(&mut self, job: Arc<Job>) {
@@ -247,6 +269,7 @@ impl Worker {
             // The clock was set back, and what is to be done at which time was told by the old one.
             let all: Vec<JobId> = self.known.keys().copied().collect();
             all.into_iter().for_each(|id| self.set_due(id, Some(0)));
+            self.since_ms = self.since_ms.min(now_ms);
             self.sweep_ms = self.sweep_ms.map(|_| now_ms);
         }
         self.looked_ms = now_ms;
@@ -274,6 +297,7 @@ impl Worker {
             now_ms,
             since_ms: self.since_ms,
             delay_ms: delay_ms(&self.jobs.shared.who, id),
+            ahead_ms: self.ahead_ms,
         };
         let what = match plan(&known.job, &known.schedule, clock) {
             Plan::Nothing => return self.forget(id),
@@ -282,6 +306,9 @@ impl Worker {
             Plan::Look if due_ms == 0 => return self.set_due(id, Some(now_ms + SILENT_MS)),
             Plan::Look => What::Look,
             Plan::Miss(ticks) => What::Miss(ticks),
+            Plan::Claim(..) if self.running_of.get(&id) >= Some(&RUNNING_OF_JOB_MAX) => {
+                return self.set_due(id, Some(now_ms + LOOK_MS_MAX));
+            }
             Plan::Claim(slot, attempt) => {
                 let before = known.claim;
                 let same = before.filter(|claim| (claim.slot, claim.attempt) == (slot, attempt));
@@ -306,6 +333,7 @@ impl Worker {
             jobs: self.jobs.clone(),
             caller: self.caller.clone(),
             job,
+            ahead_ms: self.ahead_ms,
         }
     }
 
@@ -349,8 +377,10 @@ impl Worker {
             Came::Claimed { id, execution, job } => {
                 known.claim = None;
                 let errand = self.errand(job.clone());
+                *self.running_of.entry(job.id).or_default() += 1;
                 self.running.spawn(probe::of_current(async move {
                     errand.execute(id, &execution).await;
+                    errand.job.id
                 }));
                 self.learn(job);
                 self.set_due(done.id, Some(0));
@@ -358,6 +388,13 @@ impl Worker {
             Came::Later(pause) => {
                 let pause_ms: u64 = pause.as_millis().try_into().unwrap_or(u64::MAX);
                 self.set_due(done.id, Some(now_ms.saturating_add(pause_ms)));
+            }
+            Came::Early { due_ms, pause } => {
+                let pause_ms: u64 = pause.as_millis().try_into().unwrap_or(u64::MAX);
+                let leader_ms = (due_ms + MISSED_AFTER_MS).saturating_sub(pause_ms);
+                self.ahead_ms = now_ms.saturating_sub(leader_ms).min(CLOCKS_APART_MS);
+                // It may be set right, or another one be the leader.
+                self.set_due(done.id, Some(now_ms + pause_ms.min(MISSED_AFTER_MS)));
             }
             Came::Down | Came::There(..) => {}
         }

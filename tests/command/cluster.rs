@@ -71,6 +71,12 @@ impl Cluster {
         self.nodes[at] = Some(command.spawn().unwrap());
     }
 
+    /// Whether a node has said this since it was started.
+    pub(super) fn says(&self, at: usize, what: &str) -> bool {
+        let log = self.lab.lines(&format!("{}.log", NAMES[at]));
+        log.iter().any(|line| line.contains(what))
+    }
+
     pub(super) fn kill(&mut self, at: usize) {
         let mut node = self.nodes[at].take().unwrap();
         node.kill().unwrap();

@@ -106,6 +106,9 @@ fn a_voter_that_is_told_to_end_waits_for_the_jobs_that_run_there() {
     let id = cluster.lab.once("jobs create -f job.json").expect(0);
     let at = runner(&cluster, &id);
     cluster.tell(at);
+    until("it knows that it is to end", || {
+        cluster.says(at, "begins no more jobs").then_some(())
+    });
     std::fs::write(cluster.lab.path("go"), "").unwrap();
     assert_eq!(cluster.ended(at, false), Some(0));
     cluster.serve(at);

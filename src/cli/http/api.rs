@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, LOCATION};
 use hyper::{Method, Request, StatusCode};
@@ -18,7 +18,7 @@ use crate::cli::resource::Resource;
 use crate::cli::serve::as_json;
 use crate::job::{Execution, JobId, Jobs, JobsError, Status};
 use crate::network::Network;
-use crate::task::{TaskError, Tasks};
+use crate::task::Tasks;
 
 const WITHIN: Within = Within {
     head: Duration::from_secs(5),
@@ -28,6 +28,9 @@ const WITHIN: Within = Within {
 /// How many are listed, if nothing else is asked for, and at most.
 const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 1_000;
+
+/// How much of a body that is too long is read, in bytes.
+const DISCARDED_BYTES_MAX: usize = 1024 * 1024;
 
 /// The longest name of a namespace, in bytes.
 const NAMESPACE_BYTES_MAX: usize = 256;
@@ -113,11 +116,7 @@ impl Api {
     async fn tasks(&self, namespace: &str, limit: usize) -> Answer {
         let tasks = Tasks::new(&self.network, namespace);
         let all = tasks.list().await.map_err(|error| {
-            let status = match error {
-                TaskError::Offline | TaskError::NetworkDown => StatusCode::SERVICE_UNAVAILABLE,
-                _ => StatusCode::INTERNAL_SERVER_ERROR,
-            };
-            Reply::error(status, "", error.to_string())
+            Reply::error(StatusCode::SERVICE_UNAVAILABLE, "", error.to_string())
         })?;
         let shown = all
             .iter()
@@ -211,14 +210,7 @@ async fn create(jobs: &Jobs, headers: &HeaderMap, body: Incoming) -> Answer {
         let what = "a job is sent with the header Content-Type: application/json";
         return Err(Reply::error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "", what));
     }
-    let bytes = match Limited::new(body, JOB_BYTES_MAX as usize).collect().await {
-        Ok(collected) => collected.to_bytes(),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-            let what = format!("a job has {JOB_BYTES_MAX} bytes at most");
-            return Err(Reply::error(StatusCode::PAYLOAD_TOO_LARGE, "", what));
-        }
-        Err(error) => return Err(bad("", format!("the job did not arrive: {error}"))),
-    };
+    let bytes = read(body).await?;
     let text = std::str::from_utf8(&bytes).map_err(|_| bad("", "a job is JSON in UTF-8"))?;
     let created = match headers.get(KEY) {
         None => jobs.create(text).await,
@@ -232,6 +224,29 @@ async fn create(jobs: &Jobs, headers: &HeaderMap, body: Incoming) -> Answer {
     let created = created.map_err(error)?;
     let place = format!("/api/jobs/{}", created.id());
     Ok(Reply::json(StatusCode::CREATED, &created.to_json()).with(LOCATION.as_str(), &place))
+}
+
+/// Also what is too long is read, within limits: who still sends would not hear why it is refused.
+async fn read(mut body: Incoming) -> Result<Vec<u8>, Reply> {
+    let (mut bytes, mut count) = (Vec::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| bad("", format!("the job did not arrive: {error}")))?;
+        let piece = frame.into_data().unwrap_or_default();
+        count += piece.len();
+        if count <= JOB_BYTES_MAX as usize {
+            bytes.extend(piece);
+        }
+        if count > DISCARDED_BYTES_MAX {
+            break;
+        }
+    }
+    match count <= JOB_BYTES_MAX as usize {
+        true => Ok(bytes),
+        false => {
+            let what = format!("a job has {JOB_BYTES_MAX} bytes at most");
+            Err(Reply::error(StatusCode::PAYLOAD_TOO_LARGE, "", what))
+        }
+    }
 }
 
 async fn of_job(jobs: &Jobs, method: &Method, id: JobId, verb: &[&str]) -> Answer {
@@ -279,10 +294,9 @@ fn error(error: JobsError) -> Reply {
     let status = match &error {
         JobsError::Refused(refused) => return bad(&refused.field, &refused.message),
         JobsError::Missing => StatusCode::NOT_FOUND,
-        JobsError::Asked | JobsError::Busy => StatusCode::CONFLICT,
+        JobsError::Asked | JobsError::Busy | JobsError::Clock => StatusCode::CONFLICT,
         JobsError::Full => StatusCode::INSUFFICIENT_STORAGE,
         JobsError::Offline | JobsError::NetworkDown => StatusCode::SERVICE_UNAVAILABLE,
-        JobsError::Clock => StatusCode::INTERNAL_SERVER_ERROR,
     };
     Reply::error(status, "", error.to_string())
 }

@@ -15,6 +15,8 @@ use crate::cli::problem::Problem;
 const TOKEN_BYTES_MIN: usize = 16;
 const TOKEN_BYTES_MAX: u64 = 1_024;
 
+const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
 /// What whoever asks has to know. By its hash, so that it is compared in constant time.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli) struct Token(blake3::Hash);
@@ -54,7 +56,11 @@ pub(super) fn check(headers: &HeaderMap, token: Option<Token>) -> Result<(), Rep
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let host = text(HOST).unwrap_or("");
     let forbidden = |why: &str| Err(Reply::error(StatusCode::FORBIDDEN, "", why));
-    // A browser says for whom it asks.
+    // A browser says for whom it asks: always since 2023, of requests that change something since ever.
+    let of_this_site = [None, Some("same-origin"), Some("none")];
+    if !of_this_site.contains(&text(SITE)) {
+        return forbidden("this does not answer pages of other sites");
+    }
     if let Some(origin) = headers.get(ORIGIN) {
         let asks = origin
             .to_str()
@@ -123,6 +129,14 @@ mod tests {
         let host = (HOST, "127.0.0.1:80");
         let with = |origin| asked(None, &[host.clone(), (ORIGIN, origin)]);
         assert_eq!(with("http://127.0.0.1:80"), 200);
+        for (site, status) in [
+            ("none", 200),
+            ("same-origin", 200),
+            ("cross-site", 403),
+            ("same-site", 403),
+        ] {
+            assert_eq!(asked(None, &[host.clone(), (SITE, site)]), status, "{site}");
+        }
         for origin in ["http://evil.example", "null", "http://127.0.0.1:81", ""] {
             assert_eq!(with(origin), 403, "{origin}");
         }

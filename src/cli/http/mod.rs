@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -110,7 +110,9 @@ impl Reply {
     fn new(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Self {
         let mut response = Response::new(Full::new(body.into()));
         *response.status_mut() = status;
-        Self(response.into()).with(CONTENT_TYPE.as_str(), kind)
+        Self(response.into())
+            .with(CONTENT_TYPE.as_str(), kind)
+            .with(X_CONTENT_TYPE_OPTIONS.as_str(), "nosniff")
     }
 
     fn text(status: StatusCode, text: impl Into<String>) -> Self {

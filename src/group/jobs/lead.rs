@@ -10,16 +10,13 @@ use super::super::directory::Directory;
 use super::super::replica::Replica;
 use super::super::tasks::{SILENT_MS, Watch};
 use super::super::wire::Response;
-use super::{JobSeen, JobsAnswer, JobsQuery, PAGE_BYTES};
+use super::{JobSeen, JobsAnswer, JobsQuery, MISSED_AFTER_MS, PAGE_BYTES};
 use crate::codec;
 use crate::id::Version;
 use crate::machine;
 use crate::machine::job::{Board, Command, Execution, How, Job, JobId, Phase, Slot, Step};
 use crate::machine::task::ClaimId;
 use crate::probe;
-
-/// A tick is missed so long after it was due by the leader's clock at the earliest, in milliseconds.
-const MISSED_AFTER_MS: u64 = 5_000;
 
 /// Whoever is heard to be alive after this is not taken for dead.
 const SILENT: Duration = Duration::from_millis(SILENT_MS);

@@ -18,6 +18,9 @@ use crate::machine::task::ClaimId;
 
 pub(super) use disk::{Found, put};
 
+/// A tick is missed so long after it was due by the leader's clock at the earliest, in milliseconds.
+pub(crate) const MISSED_AFTER_MS: u64 = 5_000;
+
 /// The most bytes of jobs that are sent at once, unless the first of them is larger.
 const PAGE_BYTES: usize = 256 * 1024;
 
@@ -81,7 +84,7 @@ pub(crate) enum JobsAnswer {
     /// A claim comes too soon after an attempt that failed, or a tick is said to be missed too soon.
     NotYet { wait_ms: u64 },
     /// The jobs that have changed, in the order of their changes and without what has ended of
-    /// their history: all there are up to a version.
+    /// their history, but for the last tick that was run: all there are up to a version.
     Changes {
         jobs: Vec<Arc<Job>>,
         upto: Version,

@@ -6,7 +6,7 @@ use super::super::directory::{Directory, Group};
 use super::lead::bytes_of;
 use super::{JobsAnswer, PAGE_BYTES};
 use crate::id::Version;
-use crate::machine::job::{Board, Job};
+use crate::machine::job::{Board, Execution, Job};
 
 impl Directory {
     /// The jobs that have changed behind a version, as far as this voter knows; wakes nothing.
@@ -39,8 +39,11 @@ fn changes(board: &Board, version: Version, after: Version) -> JobsAnswer {
             break;
         }
         let mut job = Job::clone(job);
-        let open: Vec<_> = job.open().cloned().collect();
-        job.executions = open;
+        let is_open = |execution: &Execution| job.open().any(|open| open == execution);
+        let last = job.last_run();
+        let kept = job.executions.iter();
+        let kept = kept.filter(|execution| Some(*execution) == last || is_open(execution));
+        job.executions = kept.cloned().collect();
         bytes += bytes_of(&job);
         jobs.push(Arc::new(job));
     }

@@ -228,6 +228,15 @@ impl Job {
         execution.phase(self.retries())
     }
 
+    /// The last tick that was run, if it is remembered.
+    pub(crate) fn last_run(&self) -> Option<&Execution> {
+        let is_run = |execution: &&Execution| {
+            let is_tick = matches!(execution.slot, Slot::Tick(_));
+            is_tick && self.phase(execution) != Phase::Missed
+        };
+        self.executions.iter().rev().find(is_run)
+    }
+
     /// Those that have not ended for good.
     pub(crate) fn open(&self) -> impl Iterator<Item = &Execution> {
         let is_open = |execution: &&Execution| {
