@@ -181,19 +181,42 @@ impl Tasks {
     ///
     /// Cancel safe: dropping the future changes nothing.
     pub async fn list(&self) -> Result<Vec<Status>, TaskError> {
-        let mut all = Vec::new();
-        let mut from = Some(String::new());
-        while let Some(name) = from {
+        Ok(self.page("", usize::MAX).await?.0)
+    }
+
+    /// How tasks stand, by name: those from a name on, so many at most, and where to go on if there are
+    /// more.
+    ///
+    /// # Errors
+    ///
+    /// [`TaskError::Offline`], [`TaskError::NetworkDown`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: dropping the future changes nothing.
+    pub async fn page(
+        &self,
+        from: &str,
+        at_most: usize,
+    ) -> Result<(Vec<Status>, Option<String>), TaskError> {
+        let (mut page, mut from) = (Vec::new(), Some(from.to_string()));
+        while page.len() < at_most
+            && let Some(name) = from.take()
+        {
             match self.query(TasksQuery::Page { from: name }).await? {
                 TasksAnswer::Page { tasks, next } => {
                     let statuses = tasks.into_iter();
-                    all.extend(statuses.map(|(name, seen)| Status::of(name, &seen)));
+                    page.extend(statuses.map(|(name, seen)| Status::of(name, &seen)));
                     from = next;
                 }
                 _ => return Err(TaskError::Offline),
             }
         }
-        Ok(all)
+        if let Some(beyond) = page.get(at_most) {
+            from = Some(beyond.name.clone());
+            page.truncate(at_most);
+        }
+        Ok((page, from))
     }
 
     /// What operators did: the last 256 times that a task was reset, deleted or resolved.

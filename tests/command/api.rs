@@ -297,6 +297,25 @@ fn what_was_not_answered_can_be_asked_again_by_its_key() {
         (second["jobs"].as_array().unwrap().len(), &second["next"]),
         (1, &Value::Null)
     );
+    for name in ["c", "a", "b"] {
+        node.lab.once(&format!("create {name}")).expect(0);
+    }
+    let names = |told: &Value| -> Vec<String> {
+        let tasks = told["tasks"].as_array().unwrap().iter();
+        tasks
+            .map(|task| task["metadata"]["name"].as_str().unwrap().into())
+            .collect()
+    };
+    let first = node.ask("GET", "/api/tasks?limit=2").expect(200);
+    assert_eq!(
+        (names(&first), &first["next"]),
+        (vec!["a".into(), "b".into()], &json!("c"))
+    );
+    let second = node.ask("GET", "/api/tasks?limit=2&from=c").expect(200);
+    assert_eq!(
+        (names(&second), &second["next"]),
+        (vec!["c".into()], &Value::Null)
+    );
     // In a namespace of its own.
     assert_eq!(
         node.ask("GET", "/api/jobs?namespace=other").expect(200)["jobs"],

@@ -83,11 +83,8 @@ impl Api {
                 "there are /, /api/status, /api/tasks, /api/jobs and /api/openapi.json",
             ));
         };
-        let asked = Asked::read(
-            head.uri.query().unwrap_or(""),
-            parts == ["jobs"],
-            parts == ["tasks"],
-        )?;
+        let is_list = matches!(parts, ["jobs" | "tasks"]);
+        let asked = Asked::read(head.uri.query().unwrap_or(""), is_list)?;
         let namespace = asked.namespace.as_deref().unwrap_or(&self.namespace);
         let jobs = || Jobs::new(&self.network, namespace).named(&self.who);
         match (&head.method, parts) {
@@ -96,9 +93,9 @@ impl Api {
                 &as_json(&self.network.status()),
             )),
             (_, ["status"]) => Err(Reply::not_allowed("GET")),
-            (&Method::GET, ["tasks"]) => self.tasks(namespace, asked.limit).await,
+            (&Method::GET, ["tasks"]) => self.tasks(namespace, &asked).await,
             (_, ["tasks"]) => Err(Reply::not_allowed("GET")),
-            (&Method::GET, ["jobs"]) => list(&jobs(), asked.from, asked.limit).await,
+            (&Method::GET, ["jobs"]) => list(&jobs(), &asked).await,
             (&Method::POST, ["jobs"]) => create(&jobs(), &head.headers, body).await,
             (_, ["jobs"]) => Err(Reply::not_allowed("GET, POST")),
             (method, ["jobs", id, verb @ ..]) => {
@@ -113,18 +110,17 @@ impl Api {
         }
     }
 
-    async fn tasks(&self, namespace: &str, limit: usize) -> Answer {
+    async fn tasks(&self, namespace: &str, asked: &Asked) -> Answer {
         let tasks = Tasks::new(&self.network, namespace);
-        let all = tasks.list().await.map_err(|error| {
+        let page = tasks.page(&asked.from, asked.limit).await;
+        let (page, next) = page.map_err(|error| {
             Reply::error(StatusCode::SERVICE_UNAVAILABLE, "", error.to_string())
         })?;
-        let shown = all
-            .iter()
-            .take(limit)
-            .map(|status| Resource::of(namespace, status));
+        let page = page.iter().map(|status| Resource::of(namespace, status));
+        let page: Vec<_> = page.collect();
         Ok(Reply::json(
             StatusCode::OK,
-            &json!({"tasks": shown.collect::<Vec<_>>(), "total": all.len()}),
+            &json!({"tasks": page, "next": next}),
         ))
     }
 }
@@ -149,15 +145,15 @@ fn page(method: &Method, path: &str) -> Option<Reply> {
 /// What is asked for behind the question mark.
 struct Asked {
     namespace: Option<String>,
-    from: JobId,
+    from: String,
     limit: usize,
 }
 
 impl Asked {
-    fn read(query: &str, is_jobs: bool, is_tasks: bool) -> Result<Self, Reply> {
+    fn read(query: &str, is_list: bool) -> Result<Self, Reply> {
         let mut asked = Self {
             namespace: None,
-            from: JobId::default(),
+            from: String::new(),
             limit: LIMIT,
         };
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -166,16 +162,8 @@ impl Asked {
                     asked.namespace = Some(value.into_owned());
                 }
                 "namespace" => return Err(bad("namespace", "a namespace has 1 to 256 bytes")),
-                "from" if is_jobs => {
-                    let what = || {
-                        bad(
-                            "from",
-                            "this is the number of a job, as `next` of the page before",
-                        )
-                    };
-                    asked.from = value.parse().map_err(|_| what())?;
-                }
-                "limit" if is_jobs || is_tasks => {
+                "from" if is_list => asked.from = value.into_owned(),
+                "limit" if is_list => {
                     let limit = value
                         .parse()
                         .ok()
@@ -190,8 +178,15 @@ impl Asked {
     }
 }
 
-async fn list(jobs: &Jobs, from: JobId, limit: usize) -> Answer {
-    let (page, next) = jobs.page(from, limit).await.map_err(error)?;
+async fn list(jobs: &Jobs, asked: &Asked) -> Answer {
+    let from = match asked.from.as_str() {
+        "" => JobId::default(),
+        from => from.parse().map_err(|_| {
+            let what = "this is the number of a job, as `next` of the page before";
+            bad("from", what)
+        })?,
+    };
+    let (page, next) = jobs.page(from, asked.limit).await.map_err(error)?;
     let page: Vec<Value> = page.iter().map(Status::to_json).collect();
     let next = next.map(JobId::as_u64);
     Ok(Reply::json(

@@ -62,7 +62,7 @@ function showTasks(told) {
   fill("tasks", told.tasks.map(({ metadata, status }) => [
     metadata.name, shown(status.state), status.executor, status.executedAt, status.attempt, status.error,
   ]));
-  at("tasks-more").textContent = count(told.total, told.tasks.length);
+  at("tasks-more").textContent = all(told, told.tasks);
 }
 
 function showJobs(told) {
@@ -73,9 +73,10 @@ function showJobs(told) {
       shown(last.status), last.executionTime, last.worker, last.error,
     ];
   }));
-  at("jobs-more").textContent = told.next === null ? `${told.jobs.length}` : `the first ${told.jobs.length}`;
+  at("jobs-more").textContent = all(told, told.jobs);
 }
 
+const all = (told, shown) => (told.next === null ? `${shown.length}` : `the first ${shown.length}`);
 const count = (total, most) => (total > most ? `${most} of ${total}` : `${total}`);
 
 async function look() {
