@@ -197,7 +197,8 @@ async fn figures_of_a_cluster_are_those_that_its_work_makes() {
     }
     let figures = observer.status().figures;
     are_the_same(&kept, &observer.node_id().to_string(), &figures);
-    assert!(kept.describes_all());
+    // A job has series when it is run.
+    assert_eq!(kept.halves(), ["raft_once_executions_by_job_total"]);
 
     // What a node had is gone with it.
     drop(cells);

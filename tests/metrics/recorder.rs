@@ -97,8 +97,14 @@ impl Kept {
         self.series.lock().unwrap().clone()
     }
 
-    pub fn describes_all(&self) -> bool {
-        *self.described.lock().unwrap() == *self.registered.lock().unwrap()
+    /// What has a description and no value, or a value and no description.
+    pub fn halves(&self) -> Vec<String> {
+        let described = self.described.lock().unwrap();
+        let registered = self.registered.lock().unwrap();
+        described
+            .symmetric_difference(&registered)
+            .cloned()
+            .collect()
     }
 }
 
