@@ -90,12 +90,13 @@ impl Caller {
 
     /// Runs the action of a job once, whatever comes of it.
     pub(super) async fn run(&self, spec: &Spec, key: &str, attempt: u32) -> Outcome {
-        #[cfg(test)]
-        if let Some(instead) = &self.instead {
-            return instead(key.into(), attempt).await;
-        }
         let within = Duration::from_millis(spec.timeout_ms);
         let timed_out = |_| failed(format!("timed out after {}", duration::format(within)));
+        #[cfg(test)]
+        if let Some(instead) = &self.instead {
+            let called = timeout(within, instead(key.into(), attempt)).await;
+            return called.unwrap_or_else(timed_out);
+        }
         match &spec.action {
             Action::Call(call) => match timeout(within, self.call(call, key)).await {
                 // It has succeeded, whatever else is said, or is not.

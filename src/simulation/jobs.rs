@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use rand::RngExt;
 use tokio::time::sleep;
 
@@ -30,21 +31,23 @@ const CLOCK_S: i64 = 90;
 /// waits for whoever's clock is behind, and a minute is late.
 const CALLED_WITHIN_S: u64 = 300;
 
+/// What comes of a call with this key, in place of success.
+type Answer = Arc<dyn Fn(&str) -> BoxFuture<'static, Outcome> + Send + Sync>;
+
 /// What was called: by which key, and in which attempt.
 type Calls = Arc<Mutex<Vec<(String, u32)>>>;
 
-struct Lab {
-    world: World,
+pub(super) struct Lab {
+    pub(super) world: World,
     calls: Calls,
-    /// How long each call takes.
-    call_ms: u64,
+    pub(super) answer: Answer,
     /// The lives that have a worker.
     hired: BTreeSet<u64>,
 }
 
 impl Lab {
     /// Has a worker on each node that has started and has none, or on one voter.
-    fn hire(&mut self, only: Option<usize>) {
+    pub(super) fn hire(&mut self, only: Option<usize>) {
         let lives: Vec<_> = match only {
             Some(n) => self.world.voters[n].life.iter().collect(),
             None => self.world.lives().collect(),
@@ -54,13 +57,11 @@ impl Lab {
                 continue;
             };
             if self.hired.insert(life.number) {
-                let (calls, call_ms) = (self.calls.clone(), self.call_ms);
+                let (calls, answer) = (self.calls.clone(), self.answer.clone());
                 let caller = Caller::instead(Arc::new(move |key, attempt| {
+                    let answered = answer(&key);
                     calls.lock().unwrap().push((key, attempt));
-                    Box::pin(async move {
-                        sleep(Duration::from_millis(call_ms)).await;
-                        Outcome::SUCCESS
-                    })
+                    answered
                 }));
                 tokio::spawn(life.process.hold(async move {
                     let jobs = Jobs::new(&network, "jobs");
@@ -70,12 +71,12 @@ impl Lab {
         }
     }
 
-    fn jobs(&self, n: usize) -> Jobs {
+    pub(super) fn jobs(&self, n: usize) -> Jobs {
         Jobs::new(&self.world.networks()[n], "jobs")
     }
 
     /// The ticks of a job that were called, in order of the calls.
-    fn called(&self, job: JobId) -> Vec<String> {
+    pub(super) fn called(&self, job: JobId) -> Vec<String> {
         let calls = self.calls.lock().unwrap();
         let of_job = calls.iter().filter_map(|(key, _)| {
             let (id, rest) = key.split_once('-')?;
@@ -87,7 +88,7 @@ impl Lab {
 }
 
 /// Plays with voters that are up and have met.
-fn simulated(seed: u64, voters: usize, play: impl AsyncFnOnce(&mut Lab)) {
+pub(super) fn simulated(seed: u64, voters: usize, play: impl AsyncFnOnce(&mut Lab)) {
     let plan = Plan {
         voters,
         observers: 0,
@@ -104,7 +105,12 @@ fn simulated(seed: u64, voters: usize, play: impl AsyncFnOnce(&mut Lab)) {
         let mut lab = Lab {
             world: World::new(&plan),
             calls: Calls::default(),
-            call_ms: 10,
+            answer: Arc::new(|_| {
+                Box::pin(async {
+                    sleep(Duration::from_millis(10)).await;
+                    Outcome::SUCCESS
+                })
+            }),
             hired: BTreeSet::new(),
         };
         (0..voters).for_each(|n| lab.world.power_up(n));
@@ -125,13 +131,13 @@ async fn create(jobs: &Jobs, schedule: &str, kind: &str) -> JobId {
     jobs.create(&json).await.unwrap().id()
 }
 
-async fn history(jobs: &Jobs, job: JobId) -> Vec<Execution> {
+pub(super) async fn history(jobs: &Jobs, job: JobId) -> Vec<Execution> {
     jobs.get(job).await.unwrap().unwrap().history()
 }
 
-/// Goes on until so many seconds after midnight, when the simulation began.
-async fn until_second(second: u64) {
-    let ms = (second * 1_000).saturating_sub(probes::now_ms() % 86_400_000);
+/// Goes on until so many seconds after the simulation began, at a midnight.
+pub(super) async fn until_second(second: u64) {
+    let ms = (probes::EPOCH_MS + second * 1_000).saturating_sub(probes::now_ms());
     sleep(Duration::from_millis(ms)).await;
 }
 
@@ -213,7 +219,7 @@ fn a_worker_that_is_told_to_stop_ends_what_it_has_begun_and_begins_nothing() {
         let caller = Caller::instead(Arc::new(move |key, attempt| {
             calls.lock().unwrap().push((key, attempt));
             Box::pin(async {
-                sleep(Duration::from_secs(30)).await;
+                sleep(Duration::from_secs(29)).await;
                 Outcome::SUCCESS
             })
         }));
@@ -222,7 +228,7 @@ fn a_worker_that_is_told_to_stop_ends_what_it_has_begun_and_begins_nothing() {
         jobs.work_by(caller, sleep(Duration::from_secs(3)))
             .await
             .unwrap();
-        assert!((30..40).contains(&began.elapsed().as_secs()));
+        assert!((29..40).contains(&began.elapsed().as_secs()));
         let history = history(&jobs, job).await;
         assert!((2..5).contains(&history.len()), "{history:?}");
         assert!(history.iter().all(|one| one.state == State::Succeeded));

@@ -9,6 +9,7 @@ mod follower;
 mod handle;
 #[cfg(feature = "jobs")]
 mod jobs;
+mod jobs_document;
 mod plan;
 pub(crate) mod probes;
 mod process;

@@ -13,7 +13,7 @@ use crate::probe::Bug;
 use crate::testing::witness::{Violation, Witness};
 
 /// Midnight before 1 January 2026, in milliseconds since 1970: when simulated time begins.
-const EPOCH_MS: u64 = 1_767_225_600_000;
+pub(super) const EPOCH_MS: u64 = 1_767_225_600_000;
 
 /// So many polls at one moment of simulated time are an endless loop.
 const POLLS_AT_ONCE_MAX: u64 = 1_000_000;
