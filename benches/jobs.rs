@@ -76,7 +76,9 @@ fn answer(mut stream: TcpStream, calls: &Calls) -> std::io::Result<()> {
     let head = String::from_utf8_lossy(&head[..length]);
     let mut lines = head.lines();
     let key = lines.find_map(|line| line.strip_prefix("idempotency-key: "));
-    let (job, tick) = key.and_then(|key| key.split_once('-')).expect("a key");
+    // The job, what tells its cluster from others, and the tick.
+    let mut parts = key.expect("a key").splitn(3, '-');
+    let (job, tick) = (parts.next().expect("a job"), parts.nth(1).expect("a tick"));
     let key = (job.parse().expect("a job"), tick.parse().expect("a tick"));
     let mut calls = calls.lock().expect("nobody panics");
     calls.entry(key).or_default().push(at_us);
