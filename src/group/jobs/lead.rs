@@ -13,9 +13,11 @@ use super::super::wire::Response;
 use super::{JobSeen, JobsAnswer, JobsQuery, MISSED_AFTER_MS, PAGE_BYTES};
 use crate::codec;
 use crate::id::Version;
-use crate::machine;
-use crate::machine::job::{Board, Command, Execution, How, Job, JobId, Phase, Slot, Step};
+use crate::machine::job::{
+    Answer, Board, Command, Execution, How, Job, JobId, Phase, Refusal, Slot, Step,
+};
 use crate::machine::task::ClaimId;
+use crate::machine::{self, Reply};
 use crate::probe;
 
 /// Whoever is heard to be alive after this is not taken for dead.
@@ -38,6 +40,12 @@ impl Directory {
             }
         }
         if let Step::Claim { slot, .. } = command.step {
+            if let Some(taken) = taken(replica, &command, slot) {
+                return Response::Committed {
+                    reply: taken,
+                    leader: self.peers().me(),
+                };
+            }
             let mut is_confirmed = false;
             loop {
                 if let Err(response) = self.judge_job(replica, command.job, deadline).await {
@@ -208,6 +216,30 @@ impl Directory {
             job,
         }
     }
+}
+
+/// The answer to a claim of a tick that somebody else has taken already: what is applied stays so, whoever
+/// leads by now, and most of those that lose the race for a tick come behind it. So that is not logged.
+fn taken(replica: &Replica, command: &Command, slot: Slot) -> Option<Reply> {
+    let Slot::Tick(tick) = slot else {
+        return None;
+    };
+    let (job, version) = replica.with_jobs(|board, version| {
+        let job = board.get(command.job).cloned();
+        (job, version)
+    });
+    let job = job.filter(|job| tick <= job.last)?;
+    let is_theirs = job.execution(slot).is_none_or(|known| {
+        // One that waits is for whoever comes first, and who has it already is told so by the log.
+        job.phase(known) != Phase::Waiting && known.claim != command.id
+    });
+    is_theirs.then(|| Reply {
+        job: Some(Box::new(Answer {
+            refused: Some(Refusal::Ended),
+            job: Some(job),
+        })),
+        ..Reply::at(version)
+    })
 }
 
 /// What an execution is watched by.
