@@ -39,13 +39,13 @@ impl Directory {
                 return Response::Jobs(JobsAnswer::NotYet { wait_ms });
             }
         }
+        if let Some(taken) = taken(replica, &command) {
+            return Response::Committed {
+                reply: taken,
+                leader: self.peers().me(),
+            };
+        }
         if let Step::Claim { slot, .. } = command.step {
-            if let Some(taken) = taken(replica, &command, slot) {
-                return Response::Committed {
-                    reply: taken,
-                    leader: self.peers().me(),
-                };
-            }
             let mut is_confirmed = false;
             loop {
                 if let Err(response) = self.judge_job(replica, command.job, deadline).await {
@@ -218,10 +218,14 @@ impl Directory {
     }
 }
 
-/// The answer to a claim of a tick that somebody else has taken already: what is applied stays so, whoever
+/// The answer to the first claim of a tick that somebody else has taken: what is applied stays so, whoever
 /// leads by now, and most of those that lose the race for a tick come behind it. So that is not logged.
-fn taken(replica: &Replica, command: &Command, slot: Slot) -> Option<Reply> {
-    let Slot::Tick(tick) = slot else {
+fn taken(replica: &Replica, command: &Command) -> Option<Reply> {
+    let Step::Claim {
+        slot: slot @ Slot::Tick(tick),
+        attempt: 1,
+    } = command.step
+    else {
         return None;
     };
     let (job, version) = replica.with_jobs(|board, version| {
@@ -229,10 +233,9 @@ fn taken(replica: &Replica, command: &Command, slot: Slot) -> Option<Reply> {
         (job, version)
     });
     let job = job.filter(|job| tick <= job.last)?;
-    let is_theirs = job.execution(slot).is_none_or(|known| {
-        // One that waits is for whoever comes first, and who has it already is told so by the log.
-        job.phase(known) != Phase::Waiting && known.claim != command.id
-    });
+    // Who has it already is told so by the log.
+    let known = job.execution(slot);
+    let is_theirs = known.is_none_or(|known| known.claim != command.id);
     is_theirs.then(|| Reply {
         job: Some(Box::new(Answer {
             refused: Some(Refusal::Ended),
