@@ -212,6 +212,29 @@ fn what_came_due_during_a_short_break_is_run() {
 }
 
 #[test]
+fn what_came_while_a_tick_was_tried_is_run_behind_it_at_least_once() {
+    simulated(5, 1, async |lab| {
+        lab.answer = Arc::new(|key| {
+            let takes_s = if key.ends_with("00:00:10") { 150 } else { 1 };
+            Box::pin(async move {
+                sleep(Duration::from_secs(takes_s)).await;
+                Outcome::SUCCESS
+            })
+        });
+        let jobs = lab.jobs(0);
+        let json = r#"{"schedule": "*/10 * * * * *", "type": "AT_LEAST_ONCE", "isRecurring": true,
+            "api": "http://x/", "timeout": "10m"}"#;
+        let job = jobs.create(json).await.unwrap().id();
+        lab.hire(None);
+        until_second(155).await;
+        assert_eq!(lab.called(job).len(), 1, "one at a time");
+        until_second(205).await;
+        let all = (1..=20).map(|n| format!("2026-01-01T00:{:02}:{:02}", n / 6, n % 6 * 10));
+        assert_eq!(lab.called(job), all.collect::<Vec<_>>());
+    });
+}
+
+#[test]
 fn a_worker_that_is_told_to_stop_ends_what_it_has_begun_and_begins_nothing() {
     simulated(4, 1, async |lab| {
         let jobs = lab.jobs(0);

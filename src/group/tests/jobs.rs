@@ -92,6 +92,29 @@ async fn a_claim_of_a_tick_outlives_the_leader_that_committed_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_comes_too_late_for_a_tick_is_told_so_without_an_entry_in_the_log() {
+    let cluster = Cluster::start(9, 3).await;
+    let tick = ticks();
+    for kind in ["AT_MOST_ONCE", "AT_LEAST_ONCE"] {
+        let id = create(cluster.node(0), "tests", kind).await;
+        let claim = |node: usize, n: u8| {
+            let (job, slot) = (jobs(cluster.node(node)).job(id), tick(1));
+            async move { job.claim(ClaimId([n; 16]), slot, 1).await }
+        };
+        assert!(matches!(claim(0, 1).await, Ok(Claimed::Here(..))));
+        let version = || jobs(cluster.node(leader(&cluster))).version();
+        let before = version();
+        for node in 0..3 {
+            let late = claim(node, 2).await;
+            assert!(matches!(late, Ok(Claimed::Elsewhere(Some(_)))), "{late:?}");
+        }
+        assert_eq!(version(), before);
+        // Whoever has it is told so, again and again.
+        assert!(matches!(claim(2, 1).await, Ok(Claimed::Here(..))));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_claim_whose_answer_is_lost_is_told_again_to_whoever_has_its_id() {
     let net = SimNet::new(3);
     let nodes = voters(&net, 3).await;
